@@ -1,0 +1,121 @@
+"""The shapes on the wire that more than one service speaks. Strict: an unknown key or a wrong type is refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Amount = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$"), Field(description="decimal, at most 9 decimals")
+]
+MarketId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,79}$")]
+Side = Literal["yes", "no"]
+Action = Literal["buy", "sell"]
+
+
+class Wire(BaseModel):
+    """The base of every body: frozen, no unknown keys, no silent conversion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class MarketOpen(Wire):
+    """A request to open a market; without ``id`` the engine names it."""
+
+    id: MarketId | None = None
+    question: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    reserve: Amount
+
+
+class LiquidityAdd(Wire):
+    """A request to add money to a pool."""
+
+    amount: Amount
+    action: Literal["add"] = "add"
+
+
+class LiquidityRemove(Wire):
+    """A request to give pool shares back."""
+
+    shares: Amount
+    action: Literal["remove"]
+
+
+class Market(Wire):
+    """A market as it stands; ``k`` is the product of the reserves, exact."""
+
+    id: str
+    question: str
+    status: Literal["open", "closed"]
+    reserve_yes: str
+    reserve_no: str
+    price_yes: str
+    k: str
+    frozen: bool
+    liquidity: str
+    collateral: str
+    fees: str
+    swaps: int
+    fault: str | None
+    opened_at: str
+    closed_at: str | None
+
+
+class MarketList(Wire):
+    """Markets, open ones first."""
+
+    markets: list[Market]
+
+
+class Quote(Wire):
+    """What a swap would do now; ``price_after`` is that of YES."""
+
+    amount_out: str
+    fee: str
+    price_after: str
+
+
+class Swap(Wire):
+    """One audited swap; ``delta_k_ratio`` is exact (``0`` or ``n/d``), ``fault`` the one that changed it."""
+
+    seq: int
+    at: str
+    market: str
+    side: Side
+    action: Action
+    amount_in: str
+    amount_out: str
+    fee: str
+    k_before: str
+    k_after: str
+    delta_k_ratio: str
+    delta_k_float: float
+    breach: bool
+    fault: str | None
+    request_id: str
+
+
+class SwapPage(Wire):
+    """Audit rows in order; ``next`` is the ``after`` of the next page."""
+
+    rows: list[Swap]
+    next: int
+
+
+class Funding(Wire):
+    """What a change of liquidity did: money moved, pool shares, outcome shares handed out, the market after it."""
+
+    action: Literal["add", "remove"]
+    amount: str
+    shares: str
+    yes_out: str
+    no_out: str
+    market: Market
+
+
+class Problem(Wire):
+    """The one error body of the platform."""
+
+    error: str
+    detail: str

@@ -1,0 +1,29 @@
+"""`python -m mbp.dec --port N --release stable|candidate --engine URL`: run one release of the decision API."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mbp._asgi import run
+from mbp._service import http_url, port_number
+from mbp.dec.app import build
+from mbp.dec.engine_client import EngineClient
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM; return the exit code (2: it cannot start as it was told to)."""
+    parser = argparse.ArgumentParser(prog="python -m mbp.dec", description=__doc__)
+    parser.add_argument("--port", type=port_number, required=True)
+    parser.add_argument("--release", choices=("stable", "candidate"), required=True)
+    parser.add_argument("--engine", type=http_url, required=True, help="base URL of the engine")
+    args = parser.parse_args(argv)
+    try:
+        return run(build(args.release, EngineClient(args.engine)), args.port)
+    except OSError as error:
+        print(f"dec: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

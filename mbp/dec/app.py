@@ -1,0 +1,167 @@
+"""`mbp.v1`: the decision API. It checks form, asks the engine, and passes its answers on unchanged."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+from urllib.parse import quote as quoted
+
+from fastapi import FastAPI, Header, Path, Response
+from starlette.middleware import Middleware
+
+from mbp._asgi import ApiError, create_app
+from mbp._wire import (
+    Action,
+    Amount,
+    Funding,
+    LiquidityAdd,
+    LiquidityRemove,
+    Market,
+    MarketId,
+    MarketList,
+    MarketOpen,
+    Problem,
+    Quote,
+    Side,
+    Swap,
+    Wire,
+)
+from mbp.dec.capacity import RELEASES, Capacity, Limits
+from mbp.dec.engine_client import EngineClient
+from mbp.dec.telemetry import Admission, Counted, Telemetry
+
+Release = Literal["stable", "candidate"]
+MarketPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,79}$")]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
+RequestId = Annotated[str | None, Header(alias="X-Request-Id", pattern=r"^[!-~]{1,200}$")]
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        400: "the body is not JSON",
+        404: "no such market",
+        409: "the market, its id or the idempotency key stands against it",
+        413: "the body is over 64 KiB",
+        422: "the body is not as the schema says, or the pool refuses the amount",
+        502: "the engine does not answer",
+        503: "too many requests wait, or the engine did not answer in time",
+    }.items()
+}
+
+
+class QuoteRequest(Wire):
+    """A request for a quote: money for `buy` (the default), shares for `sell`."""
+
+    market: MarketId
+    side: Side
+    action: Action = "buy"
+    amount: Amount
+
+
+class SwapRequest(Wire):
+    """A request for a swap: money for `buy`, shares for `sell`."""
+
+    market: MarketId
+    side: Side
+    action: Action
+    amount: Amount
+
+
+def build(
+    release: Release,
+    engine: EngineClient,
+    *,
+    limits: Limits | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """Return the app of one release; ``limits`` are those of the release unless given."""
+    capacity = Capacity(limits or RELEASES[release], clock)
+    telemetry = Telemetry(release, capacity)
+
+    async def health() -> str | None:
+        try:
+            answer = await engine.ask("GET", "/healthz")
+        except ApiError as error:
+            return error.detail
+        return None if answer.status == 200 else "the engine is not healthy"
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.open()
+        try:
+            yield
+        finally:
+            await engine.close()
+
+    app = create_app(
+        "dec",
+        registry=telemetry.registry,
+        health=health,
+        lifespan=lifespan,
+        title="mbp.v1",
+        version="1.0.0",
+        openapi_url="/openapi.json",
+    )
+    # The last added is the outermost: count everything, then read the body, then take a slot.
+    app.user_middleware.append(Middleware(Admission, capacity=capacity, clock=clock))
+    app.add_middleware(Counted, telemetry=telemetry, clock=clock)
+    _add_trading(app, engine)
+    _add_markets(app, engine)
+    return app
+
+
+def _passed(status: int, body: bytes) -> Response:
+    """Return the engine's answer as ours; what it says with a 5xx is ours to answer for as a 502."""
+    if status >= 500:
+        raise ApiError(502, "engine_failed", f"the engine answered {status}")
+    return Response(body, status, media_type="application/json")
+
+
+def _add_trading(app: FastAPI, engine: EngineClient) -> None:
+    @app.post("/v1/quotes", response_model=Quote, responses=ERRORS)
+    async def quote(body: QuoteRequest) -> Response:
+        """Quote a swap without making it."""
+        sent = body.model_dump_json(exclude={"market"}).encode()
+        answer = await engine.ask("POST", f"/v1/markets/{quoted(body.market, safe='')}/quote", sent)
+        return _passed(answer.status, answer.body)
+
+    @app.post("/v1/swaps", status_code=201, response_model=Swap, responses=ERRORS)
+    async def swap(body: SwapRequest, key: Key = None, request_id: RequestId = None) -> Response:
+        """Make a swap; the answer is its audit row. The same Idempotency-Key and body give the same row again."""
+        headers = {"X-Request-Id": request_id or uuid.uuid4().hex}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        sent = body.model_dump_json(exclude={"market"}).encode()
+        answer = await engine.ask("POST", f"/v1/markets/{quoted(body.market, safe='')}/swaps", sent, headers)
+        return _passed(answer.status, answer.body)
+
+
+def _add_markets(app: FastAPI, engine: EngineClient) -> None:
+    @app.get("/v1/markets", response_model=MarketList, responses=ERRORS)
+    async def list_markets() -> Response:
+        """List markets, open ones first."""
+        answer = await engine.ask("GET", "/v1/markets")
+        return _passed(answer.status, answer.body)
+
+    @app.post("/v1/markets", status_code=201, response_model=Market, responses=ERRORS)
+    async def open_market(body: MarketOpen) -> Response:
+        """Open a market."""
+        answer = await engine.ask("POST", "/v1/markets", body.model_dump_json().encode())
+        return _passed(answer.status, answer.body)
+
+    @app.get("/v1/markets/{market}", response_model=Market, responses=ERRORS)
+    async def one_market(market: MarketPath) -> Response:
+        """Show one market."""
+        answer = await engine.ask("GET", f"/v1/markets/{quoted(market, safe='')}")
+        return _passed(answer.status, answer.body)
+
+    @app.post("/v1/markets/{market}/liquidity", response_model=Funding, responses=ERRORS)
+    async def liquidity(market: MarketPath, body: LiquidityAdd | LiquidityRemove) -> Response:
+        """Add liquidity to a market, or take it out."""
+        answer = await engine.ask(
+            "POST", f"/v1/markets/{quoted(market, safe='')}/liquidity", body.model_dump_json().encode()
+        )
+        return _passed(answer.status, answer.body)

@@ -1,0 +1,130 @@
+"""The decision API's series, and the middleware that counts every answer exactly once and names the release on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mbp._asgi import refuse
+from mbp._edges import DEC_SECONDS
+from mbp.dec.capacity import Capacity, QueueFull
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+ROUTES = ("/v1/quotes", "/v1/swaps", "/v1/markets", "/v1/markets/{id}", "/v1/markets/{id}/liquidity", "other")
+CLASSES = ("2xx", "4xx", "429", "5xx")
+_MARKET = re.compile(r"/v1/markets/[^/]+(/liquidity)?")
+
+
+def route_of(path: str) -> str:
+    """Return the route label of a path: from a fixed list, so that no client can make new series."""
+    if path in ROUTES[:3]:
+        return path
+    found = _MARKET.fullmatch(path)
+    if found:
+        return "/v1/markets/{id}/liquidity" if found[1] else "/v1/markets/{id}"
+    return "other"
+
+
+def class_of(status: int) -> str:
+    """Return the class of a status; 429 is apart from the other 4xx, and what is no error is ``2xx``."""
+    if status == 429:
+        return "429"
+    return "5xx" if status >= 500 else "4xx" if status >= 400 else "2xx"
+
+
+class Telemetry:
+    """The series of one release, each there at 0 from the start."""
+
+    def __init__(self, release: str, capacity: Capacity) -> None:
+        """Make the series."""
+        self.release = release
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "dec_requests", "Answers of the decision API.", ["release", "route", "class"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "dec_request_seconds",
+            "Seconds from a request to its answer, queue included. Answers of class 5xx are not in it: they are bad "
+            "whatever they took, and a fast 503 must not look like speed.",
+            ["release", "route"],
+            buckets=DEC_SECONDS,
+            registry=self.registry,
+        )
+        for route in ROUTES:
+            self._seconds.labels(release, route)
+            for name in CLASSES:
+                self._requests.labels(release, route, name)
+        queue = Gauge("dec_queue_length", "Requests that wait for a slot.", ["release"], registry=self.registry)
+        queue.labels(release).set_function(lambda: capacity.queued)
+        busy = Gauge("dec_slots_busy", "Slots in use.", ["release"], registry=self.registry)
+        busy.labels(release).set_function(lambda: capacity.busy)
+
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        name = class_of(status)
+        self._requests.labels(self.release, route, name).inc()
+        if name != "5xx":
+            self._seconds.labels(self.release, route).observe(seconds)
+
+
+class Counted:
+    """Outermost middleware of `/v1/*`: puts the release on every answer and counts it once."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, clock: Callable[[], float]) -> None:
+        """Wrap ``app``; ``clock`` is monotonic seconds."""
+        self.app, self.telemetry, self.clock = app, telemetry, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and look at the first line of its answer."""
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self.app(scope, receive, send)
+            return
+        began, status = self.clock(), 500  # a request without an answer (a crash, a client gone) counts as 5xx
+
+        async def seen(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-MBP-Release"] = self.telemetry.release
+            await send(message)
+
+        try:
+            await self.app(scope, receive, seen)
+        finally:
+            self.telemetry.count(route_of(scope["path"]), status, self.clock() - began)
+
+
+class Admission:
+    """Middleware behind the body guard: a request takes a slot, keeps it for the service time, and then answers."""
+
+    def __init__(self, app: ASGIApp, capacity: Capacity, clock: Callable[[], float]) -> None:
+        """Wrap ``app``."""
+        self.app, self.capacity, self.clock = app, capacity, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for a slot, do the work, hold the answer back until the slot is due, and send it."""
+        if scope["type"] != "http" or route_of(scope["path"]) == "other":
+            await self.app(scope, receive, send)
+            return
+        try:
+            due = await self.capacity.enter()
+        except QueueFull:
+            text = f"{self.capacity.limits.queue} requests wait already; try again later"
+            await refuse(scope, receive, send, 503, "overloaded", text, {"Retry-After": "1"})
+            return
+        held: list[Message] = []
+
+        async def hold(message: Message) -> None:
+            held.append(message)
+
+        try:
+            await self.app(scope, receive, hold)
+        finally:
+            await self.capacity.leave(due, overran=self.clock() > due)
+        for message in held:
+            await send(message)

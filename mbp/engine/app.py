@@ -1,0 +1,239 @@
+"""The engine's HTTP face: thin; every rule is in :mod:`mbp.engine.exchange`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi.responses import JSONResponse
+
+from mbp._asgi import ApiError, create_app
+from mbp._service import problem, wall_text
+from mbp._wire import Action, Amount, LiquidityAdd, LiquidityRemove, MarketOpen, Side, Wire
+from mbp.engine import amounts, cpmm
+from mbp.engine.cpmm import Refused
+from mbp.engine.door import FaultDoor
+from mbp.engine.door import routes as fault_routes
+from mbp.engine.exchange import Exchange, Order
+from mbp.engine.metrics import registry
+from mbp.engine.store import Market, Store, SwapRow
+
+CHECKPOINT_EVERY_S = 5.0
+SWEEP_AT_MOST_S = 0.05  # how late the engine itself may notice an expired lease when nobody asks
+
+_NOT_FOUND = {"market_not_found"}
+_CONFLICT = {
+    "market_exists",
+    "market_closed",
+    "too_many_markets",
+    "too_many_faults",
+    "fault_differs",
+    "idempotency_key_reused",
+}
+
+MarketPath = Annotated[str, Path(max_length=200)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
+RequestId = Annotated[str | None, Header(alias="X-Request-Id", pattern=r"^[!-~]{1,200}$")]
+Seq = Annotated[int, Query(ge=0, lt=2**63)]
+
+log = logging.getLogger("mbp.engine")
+
+
+class QuoteBody(Wire):
+    """A request for a quote."""
+
+    side: Side
+    action: Action = "buy"
+    amount: Amount
+
+
+class SwapBody(Wire):
+    """A request for a swap: money for `buy`, shares for `sell`."""
+
+    side: Side
+    action: Action
+    amount: Amount
+
+
+def show_market(market: Market) -> dict[str, Any]:
+    """Return a market as it is answered."""
+    pool = market.pool
+    return {
+        "id": market.id,
+        "question": market.question,
+        "status": market.status,
+        "reserve_yes": amounts.show(pool.yes),
+        "reserve_no": amounts.show(pool.no),
+        "price_yes": show_price(pool),
+        "k": amounts.show_product(pool.k),
+        "frozen": False,  # a freeze is an action of hooks that are not in the table yet; nothing can set it
+        "liquidity": amounts.show(pool.liquidity),
+        "collateral": amounts.show(pool.sets),
+        "fees": amounts.show(pool.fees),
+        "swaps": market.swaps,
+        "fault": market.fault,
+        "opened_at": wall_text(market.opened_at),
+        "closed_at": None if market.closed_at is None else wall_text(market.closed_at),
+    }
+
+
+def show_price(pool: cpmm.Pool) -> str:
+    """Return the price of YES as a decimal string, rounded to 9 decimals."""
+    return amounts.show(round(pool.price_yes * amounts.UNIT))
+
+
+def show_swap(row: SwapRow) -> dict[str, Any]:
+    """Return an audit row as it is answered."""
+    ratio = cpmm.delta_k_ratio(row.k_before, row.k_after)
+    return {
+        "seq": row.seq,
+        "at": wall_text(row.at),
+        "market": row.market,
+        "side": row.side,
+        "action": row.action,
+        "amount_in": amounts.show(row.amount_in),
+        "amount_out": amounts.show(row.amount_out),
+        "fee": amounts.show(row.fee),
+        "k_before": amounts.show_product(row.k_before),
+        "k_after": amounts.show_product(row.k_after),
+        "delta_k_ratio": str(ratio),
+        "delta_k_float": float(ratio),
+        "breach": row.breach,
+        "fault": row.fault,
+        "request_id": row.request_id,
+    }
+
+
+def build(exchange: Exchange, store: Store, token: str | None) -> FastAPI:
+    """Return the engine's app; ``token`` None shuts the fault door."""
+
+    async def health() -> str | None:
+        try:
+            exchange.probe()
+        except sqlite3.Error as error:
+            return f"the store takes no writes: {error}"
+        return None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(_sweep(exchange)), asyncio.create_task(_checkpoint(store))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    app = create_app(
+        "engine", registry=registry(exchange, faults_on=token is not None), health=health, lifespan=lifespan
+    )
+    app.add_middleware(FaultDoor, token=token)
+    _add_refusals(app)
+    _add_markets(app, exchange)
+    _add_trading(app, exchange)
+    app.include_router(fault_routes(exchange))
+    return app
+
+
+async def _sweep(exchange: Exchange) -> None:
+    """End leases on time although nobody asks."""
+    while True:
+        await asyncio.sleep(SWEEP_AT_MOST_S)
+        try:
+            exchange.sweep()
+        except sqlite3.Error as error:
+            log.warning("a market's closing is not stored yet, trying again: %s", error)
+
+
+async def _checkpoint(store: Store) -> None:
+    while True:
+        await asyncio.sleep(CHECKPOINT_EVERY_S)
+        try:
+            await asyncio.to_thread(store.checkpoint)
+        except sqlite3.Error as error:
+            log.warning("checkpoint put off: %s", error)
+
+
+def _add_refusals(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def on_refused(_: Request, refused: Refused) -> JSONResponse:
+        status = 404 if refused.code in _NOT_FOUND else 409 if refused.code in _CONFLICT else 422
+        return JSONResponse(problem(refused.code, refused.detail), status)
+
+    @app.exception_handler(sqlite3.Error)
+    async def on_store(_: Request, error: sqlite3.Error) -> JSONResponse:
+        return JSONResponse(problem("store_unavailable", f"nothing was done: {error}"), 503)
+
+
+def _amount(text: str) -> int:
+    try:
+        return amounts.parse(text)
+    except ValueError as error:
+        raise ApiError(422, "invalid", str(error)) from None
+
+
+def _add_markets(app: FastAPI, exchange: Exchange) -> None:
+    @app.post("/v1/markets", status_code=201)
+    async def open_market(body: MarketOpen) -> JSONResponse:
+        return JSONResponse(show_market(exchange.open_market(body.id, body.question, _amount(body.reserve))), 201)
+
+    @app.get("/v1/markets")
+    async def list_markets() -> JSONResponse:
+        return JSONResponse({"markets": [show_market(market) for market in exchange.markets()]})
+
+    @app.get("/v1/markets/{market_id}")
+    async def one_market(market_id: MarketPath) -> JSONResponse:
+        return JSONResponse(show_market(exchange.market(market_id)))
+
+    @app.post("/v1/markets/{market_id}/liquidity")
+    async def liquidity(market_id: MarketPath, body: LiquidityAdd | LiquidityRemove) -> JSONResponse:
+        if isinstance(body, LiquidityAdd):
+            funding, market = exchange.add_liquidity(market_id, _amount(body.amount))
+        else:
+            funding, market = exchange.remove_liquidity(market_id, _amount(body.shares))
+        return JSONResponse(
+            {
+                "action": body.action,
+                "amount": amounts.show(funding.money),
+                "shares": amounts.show(funding.shares),
+                "yes_out": amounts.show(funding.yes),
+                "no_out": amounts.show(funding.no),
+                "market": show_market(market),
+            }
+        )
+
+
+def _add_trading(app: FastAPI, exchange: Exchange) -> None:
+    @app.post("/v1/markets/{market_id}/quote")
+    async def quote(market_id: MarketPath, body: QuoteBody) -> JSONResponse:
+        trade = exchange.quote(market_id, body.side, body.action, _amount(body.amount))
+        return JSONResponse(
+            {
+                "amount_out": amounts.show(trade.amount_out),
+                "fee": amounts.show(trade.fee),
+                "price_after": show_price(trade.pool),
+            }
+        )
+
+    @app.post("/v1/markets/{market_id}/swaps", status_code=201)
+    async def swap(
+        market_id: MarketPath, body: SwapBody, key: Key = None, request_id: RequestId = None
+    ) -> JSONResponse:
+        order = Order(market_id, body.side, body.action, _amount(body.amount), request_id or uuid.uuid4().hex, key)
+        return JSONResponse(show_swap(exchange.swap(order)), 201)
+
+    @app.get("/v1/audit/swaps")
+    async def audit(
+        market: Annotated[str | None, Query(max_length=200)] = None,
+        after: Seq = 0,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> JSONResponse:
+        rows = exchange.audit(market, after, limit)
+        return JSONResponse({"rows": [show_swap(row) for row in rows], "next": rows[-1].seq if rows else after})

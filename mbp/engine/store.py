@@ -1,0 +1,228 @@
+"""The engine's SQLite file: markets as they stand and one row for every swap, written in one transaction.
+
+WAL with ``synchronous=NORMAL``: a commit is in the kernel before the answer is given, so a ``kill -9`` loses nothing
+that was answered (a power cut may; that is not the threat here). Checkpoints, which do wait for the disk, are left to
+:meth:`Store.checkpoint` on another thread. Integers beyond 64 bits are kept as decimal text.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mbp.engine.cpmm import Action, Pool, Side
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS markets (
+  id TEXT PRIMARY KEY, question TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN ('open', 'closed')),
+  yes TEXT NOT NULL, no TEXT NOT NULL, sets TEXT NOT NULL, yes_out TEXT NOT NULL, no_out TEXT NOT NULL,
+  liquidity TEXT NOT NULL, fees TEXT NOT NULL, swaps INTEGER NOT NULL, breaches INTEGER NOT NULL,
+  fault TEXT, opened_at REAL NOT NULL, closed_at REAL
+) STRICT;
+CREATE INDEX IF NOT EXISTS markets_open ON markets (opened_at) WHERE status = 'open';
+CREATE TABLE IF NOT EXISTS swaps (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, market TEXT NOT NULL REFERENCES markets (id),
+  side TEXT NOT NULL, action TEXT NOT NULL, amount_in TEXT NOT NULL, amount_out TEXT NOT NULL, fee TEXT NOT NULL,
+  k_before TEXT NOT NULL, k_after TEXT NOT NULL, breach INTEGER NOT NULL, fault TEXT, request_id TEXT NOT NULL,
+  idempotency_key TEXT UNIQUE
+) STRICT;
+CREATE INDEX IF NOT EXISTS swaps_market ON swaps (market, seq);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """One market as it stands."""
+
+    id: str
+    question: str
+    status: str
+    pool: Pool
+    swaps: int
+    breaches: int
+    fault: str | None  # the fault that opened it
+    opened_at: float  # wall, Unix seconds
+    closed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SwapRow:
+    """One audited swap; ``seq`` is 0 until it is stored."""
+
+    seq: int
+    at: float
+    market: str
+    side: Side
+    action: Action
+    amount_in: int
+    amount_out: int
+    fee: int
+    k_before: int
+    k_after: int
+    breach: bool
+    fault: str | None
+    request_id: str
+    idempotency_key: str | None = None
+
+
+_MARKET = (
+    "id, question, status, yes, no, sets, yes_out, no_out, liquidity, fees, swaps, breaches, fault, opened_at, "
+    "closed_at"
+)
+_SWAP = (
+    "seq, at, market, side, action, amount_in, amount_out, fee, k_before, k_after, breach, fault, request_id, "
+    "idempotency_key"
+)
+
+
+class Store:
+    """The one writer of the engine's file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file; raises sqlite3.DatabaseError when it is not one of ours."""
+        self.path = path
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint=0")
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; what was committed stays."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run a block as one transaction: all of it or nothing."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file, over a connection of its own: call it off the event loop."""
+        with closing(sqlite3.connect(self.path, timeout=1.0)) as db:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def probe(self) -> None:
+        """Raise sqlite3.Error when the file does not take a write."""
+        with self.transaction():
+            self._db.execute("UPDATE markets SET status = status WHERE id = ''")
+
+    def open_markets(self) -> list[Market]:
+        """Return the open markets, oldest first."""
+        rows = self._db.execute(f"SELECT {_MARKET} FROM markets WHERE status = 'open' ORDER BY opened_at, id")  # noqa: S608
+        return [_market(row) for row in rows]
+
+    def recent_markets(self, limit: int) -> list[Market]:
+        """Return at most ``limit`` markets, open ones first, newest first within each."""
+        query = f"SELECT {_MARKET} FROM markets ORDER BY status DESC, opened_at DESC, id LIMIT ?"  # noqa: S608
+        return [_market(row) for row in self._db.execute(query, (limit,))]
+
+    def market(self, market_id: str) -> Market | None:
+        """Return one market, open or closed."""
+        row = self._db.execute(f"SELECT {_MARKET} FROM markets WHERE id = ?", (market_id,)).fetchone()  # noqa: S608
+        return None if row is None else _market(row)
+
+    def put_market(self, market: Market) -> None:
+        """Write a market as it now stands; call inside :meth:`transaction`."""
+        pool = market.pool
+        amounts = (pool.yes, pool.no, pool.sets, pool.yes_out, pool.no_out, pool.liquidity, pool.fees)
+        values = (
+            market.id,
+            market.question,
+            market.status,
+            *map(str, amounts),
+            market.swaps,
+            market.breaches,
+            market.fault,
+            market.opened_at,
+            market.closed_at,
+        )
+        marks = ", ".join("?" * len(values))
+        update = ", ".join(f"{name} = excluded.{name}" for name in _MARKET.split(", ")[1:])
+        self._db.execute(
+            f"INSERT INTO markets ({_MARKET}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {update}",  # noqa: S608
+            values,
+        )
+
+    def add_swap(self, row: SwapRow) -> int:
+        """Append an audit row and return its seq; call inside :meth:`transaction`."""
+        values = (
+            row.at,
+            row.market,
+            row.side,
+            row.action,
+            str(row.amount_in),
+            str(row.amount_out),
+            str(row.fee),
+            str(row.k_before),
+            str(row.k_after),
+            int(row.breach),
+            row.fault,
+            row.request_id,
+            row.idempotency_key,
+        )
+        names = _SWAP.removeprefix("seq, ")
+        marks = ", ".join("?" * len(values))
+        cursor = self._db.execute(f"INSERT INTO swaps ({names}) VALUES ({marks})", values)  # noqa: S608
+        if cursor.lastrowid is None:
+            raise sqlite3.InternalError("the audit row got no number")
+        return cursor.lastrowid
+
+    def swap_by_key(self, key: str) -> SwapRow | None:
+        """Return the swap that was made under an idempotency key."""
+        row = self._db.execute(f"SELECT {_SWAP} FROM swaps WHERE idempotency_key = ?", (key,)).fetchone()  # noqa: S608
+        return None if row is None else _swap(row)
+
+    def swaps(self, market: str | None, after: int, limit: int) -> list[SwapRow]:
+        """Return at most ``limit`` audit rows with seq > ``after``, in order, of one market or of all."""
+        where, values = ("", ()) if market is None else ("AND market = ?", (market,))
+        query = f"SELECT {_SWAP} FROM swaps WHERE seq > ? {where} ORDER BY seq LIMIT ?"  # noqa: S608
+        return [_swap(row) for row in self._db.execute(query, (after, *values, limit))]
+
+
+def _market(row: tuple[str, ...]) -> Market:
+    yes, no, sets, yes_out, no_out, liquidity, fees = map(int, row[3:10])
+    return Market(
+        id=row[0],
+        question=row[1],
+        status=row[2],
+        pool=Pool(yes=yes, no=no, sets=sets, yes_out=yes_out, no_out=no_out, liquidity=liquidity, fees=fees),
+        swaps=int(row[10]),
+        breaches=int(row[11]),
+        fault=row[12],
+        opened_at=float(row[13]),
+        closed_at=None if row[14] is None else float(row[14]),
+    )
+
+
+def _swap(row: tuple[str, ...]) -> SwapRow:
+    return SwapRow(
+        seq=int(row[0]),
+        at=float(row[1]),
+        market=row[2],
+        side="yes" if row[3] == "yes" else "no",
+        action="buy" if row[4] == "buy" else "sell",
+        amount_in=int(row[5]),
+        amount_out=int(row[6]),
+        fee=int(row[7]),
+        k_before=int(row[8]),
+        k_after=int(row[9]),
+        breach=bool(row[10]),
+        fault=row[11],
+        request_id=row[12],
+        idempotency_key=row[13],
+    )

@@ -1,0 +1,172 @@
+"""The release controller's HTTP face: the public entry `/v1/*`, and the admin routes under `/release`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Literal
+
+from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from pydantic import Field, StringConstraints, model_validator
+
+from mbp._asgi import create_app
+from mbp._service import problem
+from mbp._wire import Wire
+from mbp.release.controller import Conflict, Controller
+from mbp.release.proxy import HOP, NoAnswer, Upstream
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+Reason = Annotated[str, StringConstraints(max_length=500)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class GateBody(Wire):
+    """A request to open or block the gate."""
+
+    state: Literal["open", "blocked"]
+    reason: Reason = ""
+
+
+class StatusBody(Wire):
+    """A request to set the status."""
+
+    status: Literal["candidate", "stable", "reverted"]
+
+
+class WeightsBody(Wire):
+    """A request to set the weights, in percent."""
+
+    stable: Percent
+    candidate: Percent
+
+    @model_validator(mode="after")
+    def sum_to_100(self) -> WeightsBody:
+        """Refuse weights that do not sum to 100."""
+        if self.stable + self.candidate != 100:
+            raise ValueError("stable and candidate sum to 100")
+        return self
+
+
+class RollbackBody(Wire):
+    """A request to roll back."""
+
+    reason: Reason = ""
+
+
+class DeployBody(Wire):
+    """A request to deploy a version."""
+
+    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+
+
+def metrics(controller: Controller) -> tuple[CollectorRegistry, Counter]:
+    """Return the registry, whose gauges read the controller at scrape time, and the counter of passed requests."""
+    registry = CollectorRegistry()
+    passed = Counter("release_requests", "Requests passed on.", ["release", "class"], registry=registry)
+    for release in ("stable", "candidate"):
+        for name in ("2xx", "4xx", "5xx", "no_answer"):
+            passed.labels(release, name)
+    blocked = Gauge("release_gate_blocked", "1 while the gate is blocked.", registry=registry)
+    blocked.set_function(lambda: controller.state.gate == "blocked")
+    weight = Gauge("release_weight", "Percent of requests.", ["release"], registry=registry)
+    weight.labels("stable").set_function(lambda: controller.state.stable)
+    weight.labels("candidate").set_function(lambda: controller.state.candidate)
+    status = Gauge("release_status", "1 at the status that holds.", ["status"], registry=registry)
+    for name in ("candidate", "stable", "reverted"):
+        status.labels(name).set_function(lambda name=name: controller.state.status == name)  # type: ignore[misc]
+    return registry, passed
+
+
+def build(controller: Controller, upstream: Upstream) -> FastAPI:
+    """Return the app."""
+    registry, passed = metrics(controller)
+
+    async def health() -> str | None:
+        try:
+            controller.probe()
+        except sqlite3.Error as error:
+            return f"the store takes no writes: {error}"
+        return None
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await upstream.open()
+        try:
+            yield
+        finally:
+            await upstream.close()
+
+    app = create_app("release", registry=registry, health=health, lifespan=lifespan)
+    _add_refusals(app)
+    _add_admin(app, controller)
+    _add_changes(app, controller)
+    _add_entry(app, controller, upstream, passed)
+    return app
+
+
+def _add_refusals(app: FastAPI) -> None:
+    @app.exception_handler(Conflict)
+    async def on_conflict(_: Request, conflict: Conflict) -> JSONResponse:
+        return JSONResponse(problem(conflict.code, conflict.detail), 409)
+
+    @app.exception_handler(sqlite3.Error)
+    async def on_store(_: Request, error: sqlite3.Error) -> JSONResponse:
+        return JSONResponse(problem("store_unavailable", f"nothing was changed: {error}"), 503)
+
+
+def _add_admin(app: FastAPI, controller: Controller) -> None:
+    @app.get("/release")
+    async def state() -> JSONResponse:
+        return JSONResponse(controller.show())
+
+    @app.get("/release/audit")
+    async def audit(
+        after: Annotated[int, Query(ge=0, lt=2**63)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> JSONResponse:
+        return JSONResponse(controller.audit(after, limit))
+
+
+def _add_changes(app: FastAPI, controller: Controller) -> None:
+    @app.put("/release/gate")
+    async def gate(body: GateBody, key: Key = None) -> JSONResponse:
+        return JSONResponse(controller.set_gate(body.state, body.reason, key))
+
+    @app.put("/release/status")
+    async def status(body: StatusBody, key: Key = None) -> JSONResponse:
+        return JSONResponse(controller.set_status(body.status, key))
+
+    @app.put("/release/weights")
+    async def weights(body: WeightsBody, key: Key = None) -> JSONResponse:
+        return JSONResponse(controller.set_weights(body.stable, body.candidate, key))
+
+    @app.post("/release/rollback")
+    async def rollback(body: RollbackBody, key: Key = None) -> JSONResponse:
+        return JSONResponse(controller.roll_back(body.reason, key))
+
+    @app.post("/release/deploys")
+    async def deploy(body: DeployBody, key: Key = None) -> JSONResponse:
+        return JSONResponse(controller.deploy(body.version, key), 201)
+
+
+def _add_entry(app: FastAPI, controller: Controller, upstream: Upstream, passed: Counter) -> None:
+    @app.api_route("/v1/{rest:path}", methods=METHODS)
+    async def entry(request: Request) -> Response:
+        release = controller.rotation.next()
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
+        raw: bytes = request.scope.get("raw_path", request.url.path.encode()).split(b"?")[0]
+        query: bytes = request.scope["query_string"]
+        target = (raw + (b"?" + query if query else b"")).decode("latin-1")
+        try:
+            answer = await upstream.send(release, request.method, target, headers, await request.body())
+        except NoAnswer as error:
+            passed.labels(release, "no_answer").inc()
+            return JSONResponse(problem("release_unreachable", str(error)), 502, {"X-MBP-Release": release})
+        name = "5xx" if answer.status >= 500 else "4xx" if answer.status >= 400 else "2xx"
+        passed.labels(release, name).inc()
+        return Response(answer.body, answer.status, answer.headers)

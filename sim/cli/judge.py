@@ -1,0 +1,61 @@
+"""``sim judge``: judge a finished run again, from its plan and its record alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("judge")
+@click.argument("run")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--check", is_flag=True, help="Also compare with the run's own verdicts.json, byte by byte.")
+def command(run: str, form: str, check: bool) -> None:
+    """Repeat the judgement of RUN (a folder, or the name of one below runs/) offline.
+
+    The record's hash chain is checked first. The exit code is that of the run's outcome; 8 when the record was altered
+    or --check finds a difference.
+    """
+    from sim import log
+    from sim.judge import judge
+    from sim.log import canonical
+    from sim.places import places
+    from sim.report import NotARun, read_plan
+
+    folder = folder_of(run, places().runs)
+    try:
+        plan = read_plan(folder)
+        judgement = judge(plan, log.read(folder / "log.jsonl"))
+        recorded = (folder / "verdicts.json").read_text(encoding="utf-8") if check else None
+    except (NotARun, OSError) as error:
+        raise click.UsageError(str(error)) from error
+    except log.BrokenRecord as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(8)
+    text = canonical(judgement.as_json()) + "\n"
+    if form == "json":
+        click.echo(text, nl=False)
+    else:
+        click.echo(f"{judgement.outcome}: {plan.exercise}" + (f" (link: {judgement.link})" if judgement.link else ""))
+        for verdict in judgement.verdicts:
+            took = "" if verdict.took_s is None else f"  {verdict.took_s:+.2f} s"
+            click.echo(f"  {verdict.value:8} {verdict.clause:16}{took}  {verdict.reason or verdict.actual}")
+    if check and recorded != text:
+        click.echo("error: verdicts.json differs from what the record proves", err=True)
+        sys.exit(8)
+    sys.exit(judgement.exit_code)
+
+
+def folder_of(run: str, runs: Path) -> Path:
+    """Return the folder of a run given by path or by name. Raises `click.UsageError`, with the nearest name."""
+    for candidate in (Path(run), runs / run):
+        if (candidate / "plan.json").is_file():
+            return candidate
+    from sim.problem import did_you_mean
+
+    known = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
+    hint = did_you_mean(run, known, "runs")
+    more = f" ({hint})" if hint else ""
+    raise click.UsageError(f"{run!r} is no run: neither a folder with a plan.json nor one below {runs}{more}")

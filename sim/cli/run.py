@@ -1,0 +1,214 @@
+"""``sim run``: run exercises and say what held."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sim.cli._resolved import Asked
+    from sim.judge import Judgement
+    from sim.plan import Plan
+    from sim.run import Around
+    from sim.stack import Stack
+
+#: What a finished run always leaves beside its record.
+REPORTS = ("terminal", "json", "junit")
+
+
+@click.command("run")
+@click.argument("selectors", nargs=-1)
+@click.option("--tag", "tags", multiple=True, help="Every exercise with this tag.")
+@click.option("--all", "all_", is_flag=True, help="Every exercise.")
+@click.option("--target", default="mbp-local", show_default=True, help="Name or file of the target profile.")
+@click.option("--stack", default="default", show_default=True, help="Which of several stacks of the target.")
+@click.option("--keep-up", is_flag=True, help="Leave the stack up that this run brought up.")
+@click.option("--allow-firing", multiple=True, metavar="NAME=REASON", help="Go on although this alert fires.")
+@click.option("--report", "extra", multiple=True, metavar="NAME=PATH", help="Also write this report there.")
+@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run folders go.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(
+    selectors: tuple[str, ...],
+    tags: tuple[str, ...],
+    all_: bool,
+    target: str,
+    stack: str,
+    keep_up: bool,
+    allow_firing: tuple[str, ...],
+    extra: tuple[str, ...],
+    runs: Path | None,
+    form: str,
+) -> None:
+    """Run exercises: SELECTORS are NAME, FILE or FILE::NAME.
+
+    A stack that the target names is brought up when it is not, and taken down again unless --keep-up.
+    """
+    from sim.cli._resolved import asked
+    from sim.judge import worst_exit
+
+    allowed = dict(_pair(text, "--allow-firing") for text in allow_firing)
+    reports = dict(_pair(text, "--report") for text in extra)
+    found = asked(selectors, tags, all_, target)
+    _known_reports(found, reports)
+    codes = []
+    for each in found.exercises:
+        for warning in each.warnings:
+            click.echo(f"warning: {warning}", err=True)
+        if each.problems:
+            codes.append(3)
+            click.echo("\n".join(problem.render() for problem in each.problems), err=True)
+    plans = [each.plan for each in found.exercises if each.plan]
+    if plans:
+        into = runs or found.places.runs
+        _refuse_unfinished(into, found.target.target)
+        codes += _on_stack(found, plans, into, stack, keep_up, allowed, reports, form)
+    sys.exit(worst_exit(codes))
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise click.UsageError(f"{option} takes NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def _known_reports(found: Asked, reports: Mapping[str, str]) -> None:
+    unknown = sorted(set(reports) - set(found.catalogue.reports))
+    if unknown:
+        raise click.UsageError(f"no report {unknown[0]!r}; there are: {', '.join(found.catalogue.reports)}")
+
+
+def _refuse_unfinished(runs: Path, target: str) -> None:
+    """Start nothing over faults that an earlier run may have left on the same target."""
+    from sim import recover
+    from sim.undo import JournalError
+
+    try:
+        for journal in recover.unfinished(runs):
+            if journal.header.get("target") == target and not recover.owner_alive(journal.header):
+                folder = journal.path.parent
+                click.echo(f"error: {folder.name} on {target} was cut short; first: {recover.line(folder)}", err=True)
+                sys.exit(6)
+    except JournalError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(6)
+
+
+def _on_stack(
+    found: Asked,
+    plans: list[Plan],
+    into: Path,
+    name: str,
+    keep_up: bool,
+    allowed: Mapping[str, str],
+    reports: Mapping[str, str],
+    form: str,
+) -> list[int]:
+    """Bring the stack up where there is one, run every plan, and take down what was brought up."""
+    from sim import stack
+
+    made: Stack | None = None
+    if found.target.stack:
+        file = stack.spec_path(found.target.stack, found.places)
+        made = stack.up(file, name, found.places, owned=not keep_up, on_progress=_told)
+    codes = []
+    try:
+        for plan in plans:
+            for _ in range(plan.repeat):
+                codes.append(_one(found, plan, into, made, allowed, reports, form))
+                if codes[-1] in (6, 130, 143, 129):
+                    return codes
+    finally:
+        if made is not None:
+            made.close()
+    return codes
+
+
+def _one(
+    found: Asked,
+    plan: Plan,
+    into: Path,
+    made: Stack | None,
+    allowed: Mapping[str, str],
+    reports: Mapping[str, str],
+    form: str,
+) -> int:
+    from sim.cli._progress import Progress
+    from sim.run import Around, new_run_id
+    from sim.secret import Secrets
+
+    folder = into / new_run_id(plan.exercise, time.strftime("%Y%m%d-%H%M%S"))
+    folder.mkdir(parents=True)
+    progress = Progress()
+    around = Around(
+        names=found.catalogue,
+        secrets=Secrets(),
+        exports=made.exports if made else {},
+        base=found.base,
+        allow_firing=allowed,
+        past=dict(made.past) if made and made.past else None,
+        on_event=progress.event,
+        on_judge=progress.judging,
+    )
+    click.echo(f"{plan.exercise} on {plan.target.target}: {_near(folder)}", err=True)
+    try:
+        judgement = asyncio.run(_handled(plan, folder, around))
+    finally:
+        progress.close()
+    _render(found, folder, reports, form)
+    if judgement.exit_code == 6:
+        from sim.recover import line
+
+        click.echo(f"UNSAFE: finish it with: {line(folder)}", err=True)
+    return judgement.exit_code
+
+
+async def _handled(plan: Plan, folder: Path, around: Around) -> Judgement:
+    """Run with signals turned into a flag: a handler that raised could skip the withdrawal."""
+    import signal
+
+    from sim.run import run
+
+    loop = asyncio.get_running_loop()
+    caught = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    for each in caught:
+        loop.add_signal_handler(each, around.stop.ask, "signal", f"{each.name} received", each.name)
+    try:
+        return await run(plan, folder, around)
+    finally:
+        for each in caught:
+            loop.remove_signal_handler(each)
+
+
+def _render(found: Asked, folder: Path, extra: Mapping[str, str], form: str) -> None:
+    """Write the reports into the run folder, and print one."""
+    from sim.report import finished
+
+    run = finished(folder)
+    shown: dict[str, Any] = {}
+    for name in dict.fromkeys([*REPORTS, *extra]):
+        report = found.catalogue.report(name)
+        shown[name] = report.render(run)
+        (folder / report.file).write_text(shown[name], encoding="utf-8")
+    for name, path in extra.items():
+        Path(path).write_text(shown[name], encoding="utf-8")
+    click.echo(shown["json" if form == "json" else "terminal"], nl=False)
+
+
+def _told(what: str) -> None:
+    click.echo(f"  {what}", err=True)
+
+
+def _near(folder: Path) -> str:
+    try:
+        return os.path.relpath(folder)
+    except ValueError:
+        return str(folder)

@@ -1,0 +1,237 @@
+"""The only place that applies and withdraws.
+
+Order is everything here: the receipt is on the disk before the effect begins; apply is never repeated; withdraw is
+repeated until the fault is read back gone, in reverse order, every fault tried, whatever else goes wrong. What a
+runner does at the end of a run, `finish` does from the journal alone in any other process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from sim.event import JSON
+from sim.injector import InjectionError, Injector, Probe, Receipt, Site
+from sim.log import Log
+from sim.plan import Fault
+from sim.secret import Secrets
+from sim.target import Door
+from sim.undo import Journal
+
+T = TypeVar("T")
+
+#: The longest that one call of an injector may take.
+CALL_S = 10.0
+
+#: Waits between attempts to withdraw, seconds. The last is followed by one more attempt.
+BACK_OFF_S = (0.1, 0.3, 1.0, 2.0, 4.0)
+
+#: How often the effect is probed, seconds.
+PROBE_S = 0.25
+
+
+class Say(Protocol):
+    """Where steps are reported: the record of a run, or a printer."""
+
+    def __call__(self, kind: str, data: Mapping[str, JSON]) -> Any: ...
+
+
+@dataclass(slots=True)
+class Injection:
+    """One use of an injector."""
+
+    fault: Fault
+    injector: Injector
+    site: Site
+    receipt: Receipt = field(default_factory=dict)
+    targets: tuple[str, ...] = ()
+    prior: JSON = None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The correlation that travels into the target."""
+        return self.site.id
+
+
+async def finished(work: Awaitable[T]) -> T:
+    """Await `work` to its end even if this task is cancelled meanwhile, then let the cancellation go on."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    return task.result()
+
+
+async def _call(what: str, work: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(CALL_S):
+            return await work
+    except TimeoutError as error:
+        raise InjectionError(f"{what} did not answer within {CALL_S:g} s") from error
+
+
+class Injections:
+    """The faults of one run, from prepare to gone."""
+
+    def __init__(self, injections: Sequence[Injection], journal: Journal, log: Log) -> None:
+        self._injections = list(injections)
+        self._journal = journal
+        self._log = log
+        self._intended: list[Injection] = []
+
+    async def prepare(self) -> None:
+        """Look at every target, changing nothing. Raises `InjectionError`, also when there is nothing to hit."""
+        for injection in self._injections:
+            params = injection.injector.params.model_validate(injection.fault.params)
+            name = injection.fault.injector
+            prepared = await _call(f"prepare of {name}", injection.injector.prepare(injection.site, params))
+            if not prepared.targets:
+                raise InjectionError(f"{name} found nothing to hit: zero targets is not a success")
+            injection.receipt, injection.targets = prepared.receipt, prepared.targets
+            injection.prior = prepared.prior
+            text, targets = injection.fault.text, list[JSON](prepared.targets)
+            self._log.append(
+                "fault.prepared", {"fault": injection.id, "injector": name, "text": text, "targets": targets}
+            )
+
+    def intend(self, deadline_wall: float) -> None:
+        """Write what undoing needs to the disk, before anything is applied. Raises `JournalError`."""
+        for injection in self._injections:
+            self._journal.write("intent", **intent(injection, deadline_wall))
+            self._intended.append(injection)
+
+    async def apply(self) -> None:
+        """Apply every fault, once. Raises `InjectionError`: the fault may be there all the same."""
+        for injection in self._injections:
+            name = injection.fault.injector
+            await _call(f"apply of {name}", injection.injector.apply(injection.site, injection.receipt))
+            self._journal.write("applied", fault=injection.id)
+            self._log.append("fault.applied", {"fault": injection.id})
+            self._begin(injection)
+
+    def _begin(self, injection: Injection) -> None:
+        if injection.injector.drive:
+            drive = injection.injector.drive(injection.site, injection.receipt)
+            injection.tasks.append(asyncio.create_task(self._guard(injection, "drive", drive)))
+        if injection.injector.renew:
+            injection.tasks.append(asyncio.create_task(self._guard(injection, "renewal", self._renew(injection))))
+
+    async def _renew(self, injection: Injection) -> None:
+        """Renew the lease at a third of it. A failed renewal is tried again; the target drops the fault by itself."""
+        assert injection.injector.renew is not None
+        while True:
+            await asyncio.sleep(injection.site.ttl_s / 3)
+            try:
+                await _call("renewal", injection.injector.renew(injection.site, injection.receipt))
+            except InjectionError as error:
+                self._log.append("note", {"text": f"the lease of {injection.id} was not renewed: {error}"})
+
+    async def _guard(self, injection: Injection, what: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except InjectionError as error:
+            self._log.append("note", {"text": f"{what} of {injection.id} ended: {error}"})
+
+    async def prove(self) -> dict[str, str]:
+        """Probe each fault until it is seen to bite; to be cancelled when the budget is over.
+
+        `unproven` says what the last look at each fault that is not yet proven gave.
+        """
+        self.unproven: dict[str, str] = {injection.id: "not looked at yet" for injection in self._injections}
+        while self.unproven:
+            for injection in self._injections:
+                if injection.id in self.unproven:
+                    await self._probe(injection)
+            if self.unproven:
+                await asyncio.sleep(PROBE_S)
+        return self.unproven
+
+    async def _probe(self, injection: Injection) -> None:
+        try:
+            probe = await _call("effect probe", injection.injector.effective(injection.site, injection.receipt))
+        except InjectionError as error:
+            self.unproven[injection.id] = str(error)
+            return
+        if probe.holds:
+            del self.unproven[injection.id]
+            self._log.append("fault.effective", {"fault": injection.id, "evidence": dict(probe.evidence)})
+        else:
+            self.unproven[injection.id] = _spell(probe.evidence)
+
+    async def withdraw(self) -> bool:
+        """Withdraw every fault that was intended, last first, and read each back; tell whether all are gone."""
+        gone = True
+        for injection in reversed(self._intended):
+            for task in injection.tasks:
+                task.cancel()
+            await asyncio.gather(*injection.tasks, return_exceptions=True)
+            self._log.append("fault.withdrawing", {"fault": injection.id})
+            gone &= await take_back(injection, self._journal, self._log.append, by="runner")
+        return gone
+
+
+def intent(injection: Injection, deadline_wall: float) -> dict[str, JSON]:
+    """Return the journal's record of one fault: all that any process needs to undo it. References, never secrets."""
+    return {
+        "fault": injection.id,
+        "injector": injection.fault.injector,
+        "receipt": injection.receipt,
+        "prior": injection.prior,
+        "doors": {name: door.model_dump(mode="json", exclude_none=True) for name, door in injection.site.doors.items()},
+        "run": injection.site.run_id,
+        "ttl_s": injection.site.ttl_s,
+        "lease": injection.fault.lease,
+        "deadline": round(deadline_wall, 3),
+    }
+
+
+def from_intent(record: Mapping[str, Any], injector: Callable[[str], Injector], secrets: Secrets) -> Injection:
+    """Return the injection that a journal's intent describes. Raises `LookupError` when its injector is not there."""
+    name = str(record["injector"])
+    site = Site(
+        id=str(record["fault"]),
+        run_id=str(record["run"]),
+        doors={key: Door.model_validate(door) for key, door in record["doors"].items()},
+        secrets=secrets,
+        ttl_s=float(record["ttl_s"]),
+    )
+    fault = Fault(injector=name, text=name, params={}, lease=record["lease"], doors=tuple(record["doors"]))
+    return Injection(fault, injector(name), site, receipt=dict(record["receipt"]), prior=record["prior"])
+
+
+async def take_back(injection: Injection, journal: Journal, say: Say, by: str) -> bool:
+    """Withdraw one fault, with back-off, until it is read back gone; journal and report either way.
+
+    "Gone" counts only after the read-back: a target that answers "no such fault" may still be biting.
+    """
+    trouble = ""
+    for wait_s in (*BACK_OFF_S, None):
+        try:
+            await _call("withdraw", injection.injector.withdraw(injection.site, injection.receipt))
+            probe: Probe = await _call("read-back", injection.injector.gone(injection.site, injection.receipt))
+            if probe.holds:
+                evidence = dict(probe.evidence)
+                journal.write("withdrawn", fault=injection.id, by=by, evidence=evidence)
+                say("fault.gone", {"fault": injection.id, "evidence": evidence})
+                return True
+            trouble = f"still there: {_spell(probe.evidence)}"
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next attempt and the next fault still follow
+            trouble = str(error) or type(error).__name__
+        if wait_s is not None:
+            await asyncio.sleep(wait_s)
+    say("fault.stuck", {"fault": injection.id, "reason": trouble})
+    return False
+
+
+def _spell(evidence: Mapping[str, JSON]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in evidence.items()) or "no evidence"

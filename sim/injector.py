@@ -1,0 +1,96 @@
+"""What a kind of fault is: one module of an injectors' room, one value named `injector`, its name the module's path.
+
+The life of one use of it (an *injection*) is fixed by `sim.injection` and the same for every kind::
+
+    prepare -> (journal) -> apply -> effective? -> renew ... -> withdraw -> gone?
+
+Everything that undoing needs is in the receipt, plain JSON, written to disk before `apply`; `withdraw` and `gone` must
+work from the receipt alone, in another process, any number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+
+from sim.event import JSON
+from sim.secret import Secrets
+from sim.target import Door
+
+Receipt = dict[str, JSON]
+
+
+class InjectionError(Exception):
+    """The target refused or could not be reached. Says what was asked, what came back, and of whom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where and as what one injection works.
+
+    `id` is the correlation that travels into the target. `doors` are the ways in that the profile opens (only those
+    that the injector named). `ttl_s` is the lease to ask of a target that can hold one.
+    """
+
+    id: str
+    run_id: str
+    doors: Mapping[str, Door]
+    secrets: Secrets
+    ttl_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What `prepare` found: the receipt, what will be hit (empty is never a success), and the state before."""
+
+    receipt: Receipt
+    targets: tuple[str, ...]
+    prior: JSON = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A look at the fault itself: does it hold, and the evidence for that (shown in the report)."""
+
+    holds: bool
+    evidence: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What the fault looks like to a rule engine, for runs in virtual time: one series and its values."""
+
+    metric: str
+    labels: Mapping[str, str]
+    #: (seconds since t0, value) points; the value holds until the next point.
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Injector:
+    """A kind of fault.
+
+    `params` is the typed signature (a field without default is required); `positional` are the fields that may be
+    given without their name, in order. `doors` are the profile's `doors:` keys it needs. `lease` says whether the
+    target itself drops the fault when nobody renews it. `duration_s` reads the hold time that the parameters ask for
+    (null: the default). `drive` is traffic of our own that runs beside the fault until it is withdrawn.
+    `apply` is never retried; `withdraw` is retried and must be idempotent. All raise `InjectionError`.
+    """
+
+    summary: str
+    params: type[BaseModel]
+    doors: tuple[str, ...]
+    lease: Literal["target", "none"]
+    prepare: Callable[[Site, BaseModel], Awaitable[Prepared]]
+    apply: Callable[[Site, Receipt], Awaitable[None]]
+    effective: Callable[[Site, Receipt], Awaitable[Probe]]
+    withdraw: Callable[[Site, Receipt], Awaitable[None]]
+    gone: Callable[[Site, Receipt], Awaitable[Probe]]
+    signal: Callable[[BaseModel], tuple[Signal, ...]]
+    positional: tuple[str, ...] = ()
+    duration_s: Callable[[BaseModel], float | None] = lambda _: None
+    renew: Callable[[Site, Receipt], Awaitable[None]] | None = None
+    drive: Callable[[Site, Receipt], Awaitable[None]] | None = None

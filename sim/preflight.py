@@ -1,0 +1,213 @@
+"""What must hold before anything is touched. A check that does not hold refuses the run: inconclusive, nothing done.
+
+A rule, route, hook or owner that is missing or differs live is *not* checked here: finding that is what the exercise
+is for. What is checked is whether a verdict could mean anything: the right target, eyes open, nothing already on fire.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from sim import expression, restore
+from sim.expression import Truth
+from sim.fill import filled
+from sim.judge.ledger import Now
+from sim.observation import CannotLook, SendsCanary
+from sim.secret import SecretMissing
+
+if TYPE_CHECKING:
+    from sim.run import Run
+
+#: How long an observer may take to see for the first time, seconds.
+FIRST_LOOK_S = 8.0
+
+#: How long the test message may take to reach a receiver, seconds beyond the chain's group interval.
+CANARY_S = 8.0
+
+CANARY = "SimCanary"
+
+
+class Refused(Exception):
+    """The run may not go on. `kind` is the family of the mark, `check` what did not hold, `detail` why."""
+
+    def __init__(self, kind: str, check: str, detail: str) -> None:
+        super().__init__(f"{check}: {detail}")
+        self.kind, self.check, self.detail = kind, check, detail
+
+
+class Preflight:
+    """The checks of one run, in order."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.plan = run.plan
+        self.ledger = run.judge.ledger
+
+    async def check(self) -> None:
+        """Make every check. Raises `Refused`."""
+        self.run._say("preflight")
+        await self._environment()
+        await self._eyes()
+        self._foreign()
+        await self._quiet()
+        self._ready()
+        await self._canary()
+
+    def _passed(self, check: str, detail: str) -> None:
+        self.run.log.append("preflight", {"check": check, "ok": True, "detail": detail})
+
+    def _refuse(self, check: str, detail: str) -> Refused:
+        return Refused("preflight", check, detail)
+
+    async def _environment(self) -> None:
+        """The live target says that it is the one that the profile means."""
+        identity = self.plan.target.identity
+        assert identity is not None, "the plan refuses a target without identity"
+        wanted = self.plan.target.environment
+        try:
+            where = filled(identity, self.run.around.exports)
+            said, instance = await restore.identity(where.url, where.auth, self.run.around.secrets)
+        except (restore.RestoreError, SecretMissing, ValueError) as error:
+            raise self._refuse("environment", f"the target does not say what it is: {error}") from error
+        if said != wanted:
+            raise self._refuse("environment", f"the live target reports {said!r}; this profile is for {wanted!r}")
+        self.run.instance = instance
+        self._passed("environment", f"{said}, instance {instance or 'not named'}")
+
+    async def _eyes(self) -> None:
+        """Every observer of the plan sees; the clocks of those that tell the time are compared with ours."""
+        watches = self.run.watching.watches
+
+        def all_looked() -> bool:
+            return all(watch.looked.is_set() for watch in watches.values())
+
+        await self.run.until(all_looked, FIRST_LOOK_S)
+        for name, watch in watches.items():
+            if not watch.looked.is_set():
+                raise self._refuse(f"observer {name}", f"it sees nothing: {watch.why_blind or 'no answer'}")
+        for watch in watches.values():
+            await watch.measure_clock()
+        self._passed("observers", f"{len(watches)} see: {', '.join(watches)}")
+
+    # -- nothing is on fire ------------------------------------------------------------------------------------
+
+    def _firing(self) -> dict[str, str]:
+        """Return the alerts that are pending or firing now, by name."""
+        last: dict[tuple[object, str], tuple[str, str]] = {}
+        for alert in self.ledger.alerts:
+            last[(alert.key, alert.source)] = (alert.name, alert.state)
+        return {name: state for name, state in last.values() if state in ("pending", "firing")}
+
+    def _foreign(self) -> None:
+        """No alert outside the hook fires: nobody experiments in the middle of an incident."""
+        hook = self.plan.hook
+        mine = set(hook.alerts if hook else ()) | set(self.plan.target.meta_alerts) | {CANARY}
+        foreign = sorted(name for name, state in self._firing().items() if name not in mine and state == "firing")
+        allowed = self.run.around.allow_firing
+        refused = [name for name in foreign if name not in allowed]
+        if refused:
+            raise self._refuse(
+                "foreign alert", f"{', '.join(refused)} is firing; --allow-firing NAME=REASON goes on all the same"
+            )
+        for name in foreign:
+            self._passed("foreign alert", f"{name} is firing, allowed: {allowed[name]}")
+
+    async def _quiet(self) -> None:
+        """Nothing of the expected chain fires, acts or is silenced; wait for quiet, at most for its longest echo."""
+        if self.plan.hook is None:
+            return
+        longest = self.run.window_s + self.run.group_interval_s
+        patience = min(longest or self.plan.target.quiet, self.plan.target.quiet)
+        if self._loud():
+            self.run._say("quiet", self.run.log.now() + patience)
+            await self.run.until(lambda: not self._loud(), patience)
+        loud = self._loud()
+        if loud:
+            raise self._refuse("already firing", f"{'; '.join(loud)} (waited {patience:g} s for quiet)")
+        self._passed("quiet", "nothing of the chain is firing, acting or silenced")
+
+    def _loud(self) -> list[str]:
+        hook = self.plan.hook
+        assert hook is not None
+        loud = [f"{name} is {state}" for name, state in sorted(self._firing().items()) if name in hook.alerts]
+        actions = {action.name for action in hook.actions}
+        loud += [
+            f"{execution.action} is {execution.last}"
+            for execution in self.ledger.executions.values()
+            if execution.action in actions and execution.last in ("accepted", "started", "retry")
+        ]
+        loud += [f"{alert} is silenced ({why})" for alert, why in self._silenced(hook.alerts)]
+        return loud
+
+    def _silenced(self, alerts: Iterable[str]) -> list[tuple[str, str]]:
+        found = []
+        for silence in self.ledger.silences.values():
+            if silence["state"] != "active":
+                continue
+            for name in alerts:
+                if all(_matches(matcher, name) for matcher in silence["matchers"]):
+                    found.append((name, f"silence {silence['id']}"))
+        return found
+
+    def _ready(self) -> None:
+        """Each action could still do something: what it would change is not so already."""
+        for action in self.plan.actions:
+            if action.ready is None:
+                continue
+            told = expression.evaluate(expression.parse(action.ready), Now(self.ledger), self.ledger.words)
+            if told.truth is not Truth.TRUE:
+                detail = f"{action.name} needs {action.ready}, which is {told.truth.name.lower()}: {told.actual}"
+                raise self._refuse("ready", detail)
+            self._passed("ready", f"{action.name}: {action.ready}")
+        for clause in self.plan.clauses:
+            if clause.kind == "state" and clause.origin == "expect":
+                told = expression.evaluate(expression.parse(clause.text), Now(self.ledger), self.ledger.words)
+                if told.truth is Truth.TRUE:
+                    raise self._refuse("ready", f"{clause.text} is already true: it would prove nothing")
+
+    # -- a message gets through --------------------------------------------------------------------------------
+
+    async def _canary(self) -> None:
+        """A harmless test alert reaches a receiver, so that silence later means that nobody spoke."""
+        if not self.plan.target.canary or self.plan.owner is None:
+            return
+        senders = [w.observer for w in self.run.watching.watches.values() if isinstance(w.observer, SendsCanary)]
+        if not senders:
+            self.run.log.append("note", {"text": "canary: no observer of this target can send one"})
+            return
+        name = self.run.folder.name
+        labels = {"alertname": CANARY, "run": name, "owner": self.plan.owner, "severity": "none"}
+        try:
+            for sender in senders:
+                await sender.send_canary(labels, 2.0)
+        except CannotLook as error:
+            raise self._refuse("canary", f"the alert path does not take a test message: {error}") from error
+        wanted = set(self.plan.hook.channels if self.plan.hook else ())
+        await self.run.until(lambda: wanted <= self._canary_channels(name), CANARY_S + self.run.group_interval_s)
+        reached = self._canary_channels(name)
+        if not reached:
+            raise self._refuse("canary", "no receiver got the test message: a missing message would mean nothing")
+        for channel in sorted(wanted - reached):
+            # Not a reason to refuse: a route that leaves this channel out is what the exercise is there to find.
+            self.run.log.append("note", {"text": f"canary: nothing arrived by {channel}"})
+        self._passed("canary", f"arrived by {', '.join(sorted(reached))}")
+
+    def _canary_channels(self, run: str) -> set[str]:
+        return {
+            message.channel
+            for message in self.ledger.messages
+            if message.alert.name == CANARY
+            and message.status == "firing"
+            and message.alert.labels.get("run", run) == run
+        }
+
+
+def _matches(matcher: dict[str, Any], alert: str) -> bool:
+    """Whether a silence's matcher can match an alert of this name. Other labels are not known yet: they match."""
+    if matcher["name"] != "alertname":
+        return True
+    value = str(matcher["value"])
+    hit = re.fullmatch(value, alert) is not None if matcher.get("is_regex") else value == alert
+    return hit is bool(matcher.get("is_equal", True))

@@ -1,0 +1,80 @@
+"""Finishes what a killed run left, from its journal alone: withdraw, read back, restore. Local, and idempotent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sim import restore, undo
+from sim.injection import Say, from_intent, take_back
+from sim.injector import Injector
+from sim.observation import ObserverKind
+from sim.secret import Secrets
+
+
+class Names(Protocol):
+    """What recovery asks of a catalogue."""
+
+    def injector(self, name: str) -> Injector: ...
+
+    def observer(self, name: str) -> ObserverKind: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is still open after an attempt; empty when all is put back."""
+
+    folder: Path
+    reasons: tuple[str, ...]
+
+
+def unfinished(runs: Path) -> list[undo.Open]:
+    """Return the journals below `runs` that leave something open, oldest first. Raises `undo.JournalError`."""
+    journals = sorted(runs.glob(f"*/{undo.FILE}")) if runs.is_dir() else []
+    return [found for found in map(undo.read, journals) if found.unfinished]
+
+
+def line(folder: Path) -> str:
+    """Return the command that finishes the run in `folder`."""
+    return f"sim recover {folder.name}"
+
+
+def owner_alive(header: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote this journal still runs (same pid and same start time)."""
+    import psutil
+
+    owner = header.get("owner") or {}
+    try:
+        return abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["started"])) < 0.01
+    except (psutil.Error, KeyError, ValueError):
+        return False
+
+
+async def recover(folder: Path, names: Names, secrets: Secrets, say: Say) -> Left:
+    """Withdraw what the journal in `folder` leaves open, last first, then restore. Raises `JournalError`."""
+    left = undo.read(folder / undo.FILE)
+    if not left.unfinished:
+        return Left(folder, ())
+    journal = undo.Journal(folder)
+    reasons: list[str] = []
+    try:
+        for fault, record in reversed(left.faults.items()):
+            try:
+                injection = from_intent(record, names.injector, secrets)
+            except LookupError as error:
+                reasons.append(f"{fault}: {error.args[0] if error.args else error}")
+                continue
+            say("fault.withdrawing", {"fault": fault})
+            if not await take_back(injection, journal, say, by="recover"):
+                reasons.append(f"{fault} is not proven gone")
+        for record in left.restores.values():
+            kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]
+            trouble = await restore.put_back(record, kind, secrets, journal, say, by="recover")
+            reasons += [trouble] if trouble else []
+        if not reasons:
+            journal.write("closed", by="recover")
+    finally:
+        journal.close()
+    return Left(folder, tuple(reasons))

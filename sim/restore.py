@@ -1,0 +1,121 @@
+"""Puts back what the run changed besides its faults: every state fact reads at the end as it did at baseline.
+
+The calls are the profile's own, made directly at the controller; they and the prior values are in the journal before
+t0, so that any process can make them. A value that still differs afterwards is the outcome *unsafe*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sim import wire
+from sim.event import JSON
+from sim.fill import fill
+from sim.injection import Say
+from sim.observation import CannotLook, ObserverKind
+from sim.secret import SecretMissing, Secrets
+from sim.target import Auth, Fact, ObserverSpec, Restore
+from sim.undo import Journal
+from sim.watching import opening
+
+#: How long a restored fact may take to read as before, seconds, and how often it is looked at.
+SETTLE_S = 10.0
+LOOK_AGAIN_S = 0.2
+
+
+class RestoreError(Exception):
+    """A restore call was refused or could not be made."""
+
+
+def record(
+    call: Restore, prior: JSON, specs: Mapping[str, ObserverSpec], fact: Fact, exports: Mapping[str, str]
+) -> dict[str, JSON]:
+    """Return the journal's record of one fact: its prior value, the call that sets it, and how it is read."""
+    made = fill(call.model_dump(mode="json", by_alias=True, exclude_none=True), exports)
+    made["url"] = made["url"].replace("{prior}", str(prior))
+    if "json" in made:
+        made["json"] = _with_prior(made["json"], prior)
+    name = fact.from_[0]
+    return {
+        "fact": call.fact,
+        "prior": prior,
+        "call": made,
+        "observer": name,
+        "spec": fill(specs[name].model_dump(mode="json", exclude_unset=True), exports),
+        "read": fact.model_dump(mode="json", by_alias=True, exclude_unset=True),
+    }
+
+
+def _with_prior(body: Any, prior: JSON) -> Any:
+    """Return the body with the prior value where it says ``{prior}``; standing alone it keeps its type."""
+    if isinstance(body, str):
+        return prior if body == "{prior}" else body.replace("{prior}", str(prior))
+    if isinstance(body, dict):
+        return {key: _with_prior(value, prior) for key, value in body.items()}
+    if isinstance(body, list):
+        return [_with_prior(value, prior) for value in body]
+    return body
+
+
+async def put_back(
+    done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets, journal: Journal, say: Say, by: str
+) -> str | None:
+    """Read the fact; call only where it differs; read back. Return null when it reads as before, else what it reads.
+
+    Idempotent, and works from the journal's record alone.
+    """
+    fact, prior = str(done["fact"]), done["prior"]
+    trouble: str | None = None
+    try:
+        reads = await _read(done, kind, secrets)
+        if reads != prior:
+            say("restore.called", {"fact": fact, "reads": reads, "prior": prior, "by": by})
+            await send(done["call"], secrets)
+            reads = await _settle(done, kind, secrets)
+        if reads == prior:
+            journal.write("restored", fact=fact, value=prior, by=by)
+            return None
+        trouble = f"{fact} reads {reads!r}, was {prior!r}"
+    except (CannotLook, RestoreError, SecretMissing) as error:
+        trouble = f"{fact}: {error}"
+    return trouble
+
+
+async def _settle(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
+    reads: JSON = None
+    for _ in range(int(SETTLE_S / LOOK_AGAIN_S)):
+        reads = await _read(done, kind, secrets)
+        if reads == done["prior"]:
+            return reads
+        await asyncio.sleep(LOOK_AGAIN_S)
+    return reads
+
+
+async def _read(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
+    """Return what the fact reads now, through an observer of its own."""
+    fact = Fact.model_validate(done["read"])
+    spec = ObserverSpec.model_validate(done["spec"])
+    given = opening(str(done["observer"]), spec, kind, {str(done["fact"]): fact}, {"secrets": secrets})
+    async with kind.open(given) as observer, asyncio.timeout(5.0):
+        for observation in await observer.poll():
+            if observation.kind == "state" and observation.data["fact"] == done["fact"]:
+                return observation.data["value"]
+    raise CannotLook(f"{done['observer']} does not read it")
+
+
+async def send(call: Mapping[str, Any], secrets: Secrets) -> None:
+    """Make one restore call. Raises `RestoreError`, `SecretMissing`."""
+    auth = Auth.model_validate(call["auth"]) if call.get("auth") else None
+    async with wire.Client(call["url"], auth, secrets, RestoreError, total_s=5.0) as client:
+        await client.ask(call["method"], "", json=call.get("json"))
+
+
+async def identity(url: str, auth: Auth | None, secrets: Secrets) -> tuple[str, str]:
+    """Return environment and instance as the live target reports them. Raises `RestoreError`, `SecretMissing`."""
+    async with wire.Client(url, auth, secrets, RestoreError, total_s=5.0) as client:
+        said = (await client.ask("GET", "")).json
+    if not isinstance(said, dict) or not isinstance(said.get("environment"), str):
+        raise RestoreError(f"GET {url} did not answer with an identity: JSON with environment and instance")
+    return str(said["environment"]), str(said.get("instance") or "")

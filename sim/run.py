@@ -1,0 +1,425 @@
+"""The story of a run, top to bottom: `Run.story`.
+
+    timing -> preflight -> baseline -> inject -> observe -> withdraw -> recover -> restore -> close
+
+Everything that happens is written to the record, and the judge folds after each line; this module only decides when to
+go on. Once a fault was intended, withdraw and restore happen whatever else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets as random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from sim import restore
+from sim.chain import Chain, ChainError, ChainQuestion
+from sim.clock import Clock, RealClock
+from sim.event import JSON
+from sim.fill import NotExported, fill, filled, packaged
+from sim.injection import Injection, Injections, finished
+from sim.injector import InjectionError, Injector, Site
+from sim.judge import Judge, Judgement
+from sim.log import Log, canonical
+from sim.observation import CannotLook, ObserverKind
+from sim.plan import Plan
+from sim.preflight import Preflight, Refused
+from sim.secret import SecretMissing, Secrets
+from sim.undo import Journal, JournalError
+from sim.watching import Watching, opening
+
+#: The lease asked of a target that can hold one, seconds.
+TTL_S = 10.0
+
+#: How many samples of each gauge the baseline takes, and how many with `baseline` in an expression.
+SAMPLES, SAMPLES_FOR_BASELINE = 3, 5
+
+#: How long steady state may take to show at baseline, seconds beyond the samples.
+BASELINE_S = 30.0
+
+
+class Names(Protocol):
+    """What a run asks of a catalogue."""
+
+    def injector(self, name: str) -> Injector: ...
+
+    def observer(self, name: str) -> ObserverKind: ...
+
+    def chain(self, name: str) -> Chain: ...
+
+
+class Stop:
+    """Somebody wants the run to end. A handler sets it; the story sees it at its next wait."""
+
+    def __init__(self) -> None:
+        self.by: str | None = None
+        self.reason = ""
+        self.signal: str | None = None
+        self.wake: Callable[[], None] = lambda: None
+
+    def ask(self, by: str, reason: str, signal: str | None = None) -> None:
+        """Ask for the end. The first reason stays; a second never shortens the withdrawal."""
+        if self.by is None:
+            self.by, self.reason, self.signal = by, reason, signal
+        self.wake()
+
+
+class Stopped(Exception):
+    """The story was asked to end here."""
+
+
+@dataclass(slots=True)
+class Around:
+    """What a run has around it."""
+
+    names: Names
+    secrets: Secrets
+    exports: Mapping[str, str]
+    base: Path
+    clock: Clock = field(default_factory=RealClock)
+    stop: Stop = field(default_factory=Stop)
+    allow_firing: Mapping[str, str] = field(default_factory=dict)
+    past: Mapping[str, JSON] | None = None
+    ttl_s: float = TTL_S
+    on_event: Callable[[Any], None] | None = None
+    on_judge: Callable[[Judge], None] | None = None
+
+
+def new_run_id(exercise: str, wall: str) -> str:
+    """Return the name of a run folder: when, what, and four hex digits so that no two are the same."""
+    return f"{wall}-{exercise}-{random.token_hex(2)}"
+
+
+async def run(plan: Plan, folder: Path, around: Around) -> Judgement:
+    """Run one plan; all that it leaves is in `folder`, which exists and is empty. Never raises for the target's sake."""
+    return await finished(Run(plan, folder, around).story())
+
+
+class Run:
+    """One run under way."""
+
+    def __init__(self, plan: Plan, folder: Path, around: Around) -> None:
+        self.plan, self.folder, self.around = plan, folder, around
+        self.log = Log(folder / "log.jsonl", around.clock, around.secrets.redact)
+        self.judge = Judge(plan)
+        self.token = random.token_hex(4)
+        self.watching = Watching(self.log)
+        self.journal: Journal | None = None
+        self.injections: Injections | None = None
+        self.restores: list[dict[str, JSON]] = []
+        self._wake = asyncio.Event()
+        around.stop.wake = self._wake.set
+        self.log.listen(self._folded)
+        if around.on_judge:
+            around.on_judge(self.judge)
+
+    def _folded(self, event: Any) -> None:
+        self.judge.feed(event)
+        self._wake.set()
+        if self.around.on_event:
+            self.around.on_event(event)
+
+    # -- the story ---------------------------------------------------------------------------------------------
+
+    async def story(self) -> Judgement:
+        """Tell it from the first line to the last."""
+        self._open()
+        try:
+            async with self.watching:
+                try:
+                    await self._until_withdrawal()
+                finally:
+                    await finished(self._afterwards())
+        except Exception as error:  # noqa: BLE001 - our own bug: it goes on the record, and the outcome is *error*
+            self.log.append("run.error", {"error": f"{type(error).__name__}: {error}"})
+        self._say("close")
+        self.log.append("run.closed", {})
+        self.log.close()
+        judgement = self.judge.judgement()
+        _write_once(self.folder / "verdicts.json", canonical(judgement.as_json()) + "\n")
+        return judgement
+
+    async def _until_withdrawal(self) -> None:
+        """Timing, preflight, baseline, inject, observe; a refusal or a stop ends it early."""
+        try:
+            await self._look()
+            await self._timing()
+            await Preflight(self).check()
+            await self._baseline()
+            await self._inject()
+            await self._observe()
+        except Refused as refusal:
+            self.log.append(refusal.kind, {"check": refusal.check, "ok": False, "detail": refusal.detail})
+        except (InjectionError, JournalError) as error:
+            self.log.append("fault.ineffective", {"reason": f"injection failed: {error}"})
+        except Stopped:
+            stop = self.around.stop
+            self.log.append("stopped", {"by": stop.by, "reason": stop.reason, "signal": stop.signal})
+        broken = self.watching.broken()
+        if broken is not None:
+            self.log.append("run.error", {"error": f"an observer fell over: {type(broken).__name__}: {broken}"})
+
+    async def _afterwards(self) -> None:
+        """Withdraw, recover, restore: always, in this order, to the end."""
+        if self.journal is None:
+            return
+        assert self.injections is not None
+        self._say("withdraw")
+        gone = await self.injections.withdraw()
+        if gone and self._judged:
+            self._say("recover")
+            await self._recover()
+        self._say("restore")
+        put_back = await self._restore()
+        if gone and put_back:
+            self.journal.write("closed", by="runner")
+        self.journal.close()
+
+    @property
+    def _judged(self) -> bool:
+        """Whether waiting for recovery can still change the outcome."""
+        ledger = self.judge.ledger
+        return not ledger.stopped and not ledger.refused and not ledger.ineffective and not ledger.errors
+
+    # -- its parts ---------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        _write_once(self.folder / "plan.json", canonical(self.plan.as_json()) + "\n")
+        data: dict[str, JSON] = {
+            "run": self.folder.name,
+            "exercise": self.plan.exercise,
+            "target": self.plan.target.target,
+            "plan": self.plan.digest(),
+            "sim": self.plan.sim,
+            "time": self.plan.time,
+            "past": dict(self.around.past) if self.around.past else None,
+        }
+        self.log.append("run.opened", data)
+
+    def _say(self, phase: str, until_s: float | None = None) -> None:
+        self.log.append("phase", {"name": phase, "until_s": None if until_s is None else round(until_s, 3)})
+
+    async def _look(self) -> None:
+        """Open the observers that this plan reads."""
+        self._say("look")
+        ids = tuple(f"{self.token}-{number}" for number, _ in enumerate(self.plan.faults, 1))
+        more = {"secrets": self.around.secrets, "run_id": self.folder.name, "injections": ids}
+        for name, source in self.plan.observers.items():
+            try:
+                spec = filled(self.plan.target.observers[name], self.around.exports)
+                kind = self.around.names.observer(source.kind)
+                given = opening(name, spec, kind, self.plan.target.facts, more)
+                await self.watching.open(kind, given, source.every_s)
+            except (NotExported, SecretMissing, CannotLook, ValueError) as error:
+                raise Refused("preflight", f"observer {name}", str(error)) from error
+
+    async def _timing(self) -> None:
+        """Let the chain say between which bounds its links must come."""
+        chain = self.plan.target.chain
+        if chain is None or self.plan.hook is None:
+            return
+        question = self.question()
+        value = self.around.names.chain(chain.kind)
+        timing = await value.live(question)
+        try:
+            timing = timing or value.declared(question)
+        except ChainError as error:
+            self.log.append("note", {"text": f"timing: {error}"})
+        if timing is not None:
+            self.window_s, self.group_interval_s = timing.window_s, timing.group_interval_s
+            self.log.append("timing", timing.to_json())
+
+    window_s = 0.0
+    group_interval_s = 0.0
+
+    def question(self) -> ChainQuestion:
+        """Return what this run asks of its chain."""
+        assert self.plan.hook is not None
+        chain = self.plan.target.chain
+        return ChainQuestion(
+            hook=self.plan.hook,
+            observers={
+                name: filled(self.plan.target.observers[name], self.around.exports) for name in self.plan.observers
+            },
+            files=packaged(chain.model_dump(exclude={"kind"})) if chain else None,
+            secrets=self.around.secrets,
+            base=self.around.base,
+            owners=self.plan.target.owners,
+        )
+
+    async def _baseline(self) -> None:
+        """Steady state holds, and there are samples to compare with."""
+        self._say("baseline")
+        wanted = SAMPLES_FOR_BASELINE if self.plan.uses_baseline else SAMPLES
+        gauges = self._gauges()
+        ledger = self.judge.ledger
+
+        def sampled() -> bool:
+            return all(len(ledger.baseline.get(fact, ())) >= wanted for fact in gauges)
+
+        slowest = max((source.every_s for source in self.plan.observers.values()), default=1.0)
+        await self.until(lambda: sampled() and self.steady() is None, wanted * slowest + BASELINE_S)
+        thin = [fact for fact in gauges if len(ledger.baseline.get(fact, ())) < wanted]
+        if thin:
+            raise Refused("baseline", "baseline", f"no {wanted} samples of {', '.join(sorted(thin))}")
+        trouble = self.steady()
+        if trouble:
+            raise Refused("baseline", "steady state", trouble)
+        self.log.append("baseline", {"check": "steady state", "ok": True, "detail": self.plan.steady_state or ""})
+
+    def _gauges(self) -> set[str]:
+        from sim import expression
+
+        words = self.plan.vocabulary()
+        facts = {fact for clause in self.plan.clauses for fact in clause.facts}
+        if self.plan.steady_state:
+            facts |= expression.facts_of(expression.parse(self.plan.steady_state), words)
+        return {fact for fact in facts if self.plan.target.facts[fact].kind == "gauge"}
+
+    def steady(self) -> str | None:
+        """Return why steady state does not hold at this moment; null when it does."""
+        from sim import expression
+        from sim.judge.ledger import Now
+
+        if not self.plan.steady_state:
+            return None
+        ledger = self.judge.ledger
+        told = expression.evaluate(expression.parse(self.plan.steady_state), Now(ledger), ledger.words)
+        if told.truth is expression.Truth.TRUE:
+            return None
+        return f"{self.plan.steady_state} is {told.truth.name.lower()}: {told.actual}"
+
+    async def _inject(self) -> None:
+        """Prepare, journal, t0, apply, and prove that it bites."""
+        budget = next(clause.within_s for clause in self.plan.clauses if clause.stage == "effect")
+        self._say("inject", self.log.now() + budget)
+        self._journal_opened()
+        assert self.journal is not None
+        self.injections = Injections(self._sites(), self.journal, self.log)
+        await self.injections.prepare()
+        self.injections.intend(self.log.wall() + self.plan.hold_s)
+        if self.around.stop.by:
+            raise Stopped
+        self.log.append("fault.t0", {"hold_s": self.plan.hold_s})
+        t0 = self.log.now()
+        await self.injections.apply()
+        proof = asyncio.create_task(self.injections.prove())
+        try:
+            proven = await self.until(lambda: "effective" in self.judge.ledger.marks, t0 + budget - self.log.now())
+        finally:
+            proof.cancel()
+            await asyncio.gather(proof, return_exceptions=True)
+        if not proven:
+            last = "; ".join(self.injections.unproven.values())
+            self.log.append("fault.ineffective", {"reason": f"not seen to bite within {budget:g} s ({last})"})
+
+    def _sites(self) -> list[Injection]:
+        target, around = self.plan.target, self.around
+        made = []
+        for number, fault in enumerate(self.plan.faults, 1):
+            site = Site(
+                id=f"{self.token}-{number}",
+                run_id=self.folder.name,
+                doors={name: filled(target.doors[name], around.exports) for name in fault.doors},
+                secrets=around.secrets,
+                ttl_s=around.ttl_s,
+            )
+            made.append(Injection(fault, around.names.injector(fault.injector), site))
+        return made
+
+    def _journal_opened(self) -> None:
+        """Write down, before t0, who runs this and what will have to read as before."""
+        journal = Journal(self.folder)
+        target, ledger = self.plan.target, self.judge.ledger
+        pid = os.getpid()
+        journal.write(
+            "open",
+            run=self.folder.name,
+            target=target.target,
+            instance=self.instance,
+            owner={"pid": pid, "started": psutil.Process(pid).create_time()},
+        )
+        for call in target.restore:
+            prior = ledger.states.get(call.fact)
+            if prior is not None and prior.value is not None:
+                made = restore.record(call, prior.value, target.observers, target.facts[call.fact], self.around.exports)
+                journal.write("restore", **made)
+                self.restores.append(made)
+        self.journal = journal
+
+    instance = ""
+
+    async def _observe(self) -> None:
+        """Wait until the fault has taught what it can, at most for the hold time."""
+        ledger = self.judge.ledger
+        if ledger.ineffective:
+            return
+        end = (ledger.t0 or 0.0) + self.plan.hold_s
+        self._say("observe", end)
+        if self.plan.hold == "full":
+            await self.until(lambda: False, end - self.log.now())
+        else:
+            await self.until(lambda: self.judge.may_withdraw, end - self.log.now())
+
+    async def _recover(self) -> None:
+        """Wait until all is well again, at most for the budget; a stop cuts the waiting short."""
+        gone = self.judge.ledger.marks.get("gone", self.log.now())
+        end = gone + float(self.plan.within.recover or 0.0) + 0.05
+        self._say("recover", end)
+        try:
+            await self.until(lambda: self.judge.may_close, end - self.log.now())
+        except Stopped:
+            stop = self.around.stop
+            self.log.append("stopped", {"by": stop.by, "reason": stop.reason, "signal": stop.signal})
+
+    async def _restore(self) -> bool:
+        """Put back what an action changed and did not itself put back; tell whether every state fact reads as before."""
+        assert self.journal is not None
+        differs: list[str] = []
+        covered = set()
+        for record in self.restores:
+            covered.add(record["fact"])
+            kind = self.around.names.observer(str(fill(record["spec"], {})["kind"]))
+            trouble = await restore.put_back(
+                record, kind, self.around.secrets, self.journal, self.log.append, by="runner"
+            )
+            differs += [trouble] if trouble else []
+        ledger = self.judge.ledger
+        for fact in ledger.prior:
+            now, before = ledger.reads(fact), ledger.read_before(fact)
+            if fact not in covered and now != before:
+                differs.append(f"{fact} reads {now!r}, was {before!r}")
+        self.log.append("restored", {"ok": not differs, "differs": list(differs)})
+        return not differs
+
+    async def until(self, done: Callable[[], bool], within_s: float) -> bool:
+        """Wait until `done`, at most so long; settle budgets as they pass. Raises `Stopped` when asked to stop."""
+        end = self.log.now() + within_s
+        while True:
+            if self.around.stop.by is not None and not self.judge.ledger.stopped:
+                raise Stopped
+            now = self.log.now()
+            self.judge.settled_by(now)
+            if done():
+                return True
+            if now >= end:
+                return False
+            deadline = self.judge.next_deadline(now)
+            wait_s = min(end, deadline + 0.001 if deadline is not None else end) - now
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(max(wait_s, 0.001)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+
+def _write_once(path: Path, text: str) -> None:
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)

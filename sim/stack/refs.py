@@ -1,0 +1,177 @@
+"""Fills in a stack file: ``${port.X}``, ``${secret.X}``, ``${stack.X}``, ``${package:X}``, ``${tool:X}``,
+``${python}`` and ``${instance}``. Unknown names are errors; nothing else is looked at.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sim.stack.errors import StackError
+from sim.stack.spec import Render, Spec
+
+_ANY = re.compile(r"\$\{([^{}]*)\}")
+_STACK = re.compile(r"\$\{stack\.([^{}]*)\}")
+# Below the ports that systems hand out for outgoing connections (Linux: 32768 up, elsewhere 49152 up): a port taken
+# from there could become somebody's outgoing port between our look and the service's bind.
+_PORTS = range(20000, 32000)
+_MAX_FILE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Refs:
+    """Everything a reference can name, of one start of one stack."""
+
+    folder: Path
+    instance: str
+    ports: Mapping[str, int]
+    secrets: Mapping[str, Path]
+    tool: Callable[[str], str]
+    exports: dict[str, str] = field(default_factory=dict)
+
+    def text(self, text: str, where: str) -> str:
+        """Return `text` with every reference filled in; `where` says in an error whose text it was."""
+        return _ANY.sub(lambda match: self._one(match[1], where), text)
+
+    def template(self, text: str, where: str) -> str:
+        """Return `text` with only ``${stack.X}`` filled in: a rendered file's other dollars are its own."""
+        return _STACK.sub(lambda match: self._one(f"stack.{match[1]}", where), text)
+
+    def _one(self, name: str, where: str) -> str:
+        if name == "python":
+            return sys.executable
+        if name == "instance":
+            return self.instance
+        kind, mark, rest = _split(name)
+        if mark == ":" and kind == "package":
+            return package_folder(rest, where)
+        if mark == ":" and kind == "tool":
+            return self.tool(rest)
+        if mark == "." and kind == "stack" and rest == "dir":
+            return str(self.folder)
+        known: dict[str, Mapping[str, object]] = {"port": self.ports, "secret": self.secrets, "stack": self.exports}
+        if mark == "." and kind in known:
+            if rest in known[kind]:
+                return str(known[kind][rest])
+            have = ", ".join(sorted(known[kind])) or "none"
+            raise StackError(f"{where}: ${{{name}}} names no {kind} of this stack (there are: {have})")
+        raise StackError(
+            f"{where}: ${{{name}}} is not understood; use ${{port.X}}, ${{secret.X}}, ${{stack.X}}, ${{package:X}}, "
+            "${tool:X}, ${python} or ${instance}"
+        )
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    for at, char in enumerate(name):
+        if char in ".:":
+            return name[:at], char, name[at + 1 :]
+    return name, "", ""
+
+
+def package_folder(name: str, where: str) -> str:
+    """Return the folder of the installed top-level Python package `name`, without importing it."""
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise StackError(f"{where}: ${{package:{name}}} is not an installed Python package")
+    return str(Path(next(iter(found.submodule_search_locations))).resolve())
+
+
+def resolve(spec: Spec, folder: Path, instance: str, tool: Callable[[str], str], source: str) -> Refs:
+    """Make the stack's ports and secrets and return all references, exports included. `source` names the file."""
+    refs = Refs(folder, instance, free_ports(spec), make_secrets(spec, folder / "secrets"), tool)
+    for name, text in spec.exports.items():  # in the order written: a later one may use an earlier one
+        refs.exports[name] = refs.text(text, f"{source}: exports.{name}")
+    refs.exports.setdefault("dir", str(folder))
+    refs.exports.setdefault("instance", instance)
+    return refs
+
+
+def free_ports(spec: Spec) -> dict[str, int]:
+    """Return a port of 127.0.0.1 for each name of `spec`, free at this moment, no two alike."""
+    taken: dict[str, int] = {}
+    held: list[socket.socket] = []
+    try:
+        for name, wish in sorted(spec.ports.items(), key=lambda item: item[1] == "auto"):  # the fixed ones first
+            sock = _bind(wish) if isinstance(wish, int) else _bind_any()
+            held.append(sock)
+            taken[name] = sock.getsockname()[1]
+    finally:
+        for sock in held:
+            sock.close()
+    return taken
+
+
+def _bind(port: int, reuse: bool = True) -> socket.socket:
+    """Bind `port`. `reuse`: old connections in TIME_WAIT do not count, nor (Linux) another reservation like this."""
+    sock = socket.socket()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+        sock.bind(("127.0.0.1", port))
+    except OSError as error:
+        sock.close()
+        raise StackError(f"port {port} of 127.0.0.1 cannot be had: {error.strerror}") from error
+    return sock
+
+
+def _bind_any() -> socket.socket:
+    for _ in range(200):
+        try:
+            return _bind(_PORTS.start + secrets.randbelow(len(_PORTS)), reuse=False)
+        except StackError:
+            continue
+    raise StackError(f"200 ports of 127.0.0.1 between {_PORTS.start} and {_PORTS.stop} were tried and all are taken")
+
+
+def is_taken(port: int) -> bool:
+    """Say whether somebody holds `port` of 127.0.0.1."""
+    try:
+        _bind(port).close()
+    except StackError:
+        return True
+    return False
+
+
+def make_secrets(spec: Spec, folder: Path) -> dict[str, Path]:
+    """Write a fresh random value for each secret of `spec` (0600, in a 0700 folder) and return the files."""
+    if not spec.secrets:
+        return {}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = {}
+    for name in spec.secrets:
+        files[name] = folder / name
+        files[name].unlink(missing_ok=True)
+        handle = os.open(files[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(secrets.token_urlsafe(32))
+    return files
+
+
+def render(items: tuple[Render, ...], refs: Refs, source: str) -> None:
+    """Write every file of `items` into the stack's folder. Raises `StackError` with file and line of a bad name."""
+    for number, item in enumerate(items):
+        where = f"{source}: render.{number}"
+        pattern = Path(refs.text(item.from_, where))
+        matches = sorted(pattern.parent.glob(pattern.name)) if "*" in pattern.name else [pattern]
+        if not matches or not matches[0].is_file():
+            raise StackError(f"{where}: no file {pattern}")
+        for match in matches:
+            target = refs.folder / item.to / (match.name if "*" in pattern.name else "")
+            _render_one(match, target.resolve(), refs, where)
+
+
+def _render_one(source: Path, target: Path, refs: Refs, where: str) -> None:
+    if not target.is_relative_to(refs.folder.resolve()):
+        raise StackError(f"{where}: {target} is outside the stack's folder")
+    if source.stat().st_size > _MAX_FILE_BYTES:
+        raise StackError(f"{where}: {source} is larger than {_MAX_FILE_BYTES >> 20} MiB")
+    lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+    text = "".join(refs.template(line, f"{source}:{number}") for number, line in enumerate(lines, 1))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")

@@ -1,0 +1,239 @@
+"""The target profile: what is exercised, what can be read of it, who owns what, and how it is put back.
+
+The file as written (pydantic, frozen, unknown keys refused). ``${stack.NAME}`` inside a string is filled in from the
+running stack when something is opened, never before: a profile is the same for every stack of its target.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from sim.duration import seconds
+
+#: A length of time in a file: ``250ms``, ``15s``, ``3m``, ``1h30m`` or a bare number of seconds; inside, seconds.
+Duration = Annotated[float, BeforeValidator(seconds), Field(ge=0)]
+
+Scalar = bool | int | float | str
+
+
+def _is_reference(text: str) -> str:
+    if not text.startswith(("env:", "file:")) or len(text.partition(":")[2]) == 0:
+        raise ValueError("a secret stands in a file only by reference: env:NAME or file:PATH")
+    return text
+
+
+#: ``env:NAME`` or ``file:PATH``; a literal secret is refused.
+Reference = Annotated[str, AfterValidator(_is_reference)]
+
+
+class Model(BaseModel):
+    """The base of everything read from a file: frozen, and no key it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Basic(Model):
+    """HTTP Basic authentication."""
+
+    user: str
+    password: Reference
+
+
+class Auth(Model):
+    """How to authenticate: one of `bearer` and `basic`, and the certificates where the server asks for them."""
+
+    bearer: Reference | None = None
+    basic: Basic | None = None
+    ca: str | None = Field(None, description="path of a PEM file with the authorities to trust")
+    certificate: str | None = Field(None, description="path of a PEM file with the client certificate")
+    key: Reference | None = Field(None, description="reference to the client certificate's key (a file)")
+
+
+def _auth(value: Any) -> Any:
+    return {"bearer": value} if isinstance(value, str) else value
+
+
+#: A bare reference is a bearer token.
+AnyAuth = Annotated[Auth | None, BeforeValidator(_auth)]
+
+
+class Door(Model):
+    """A way into the target that injectors use."""
+
+    url: str
+    auth: AnyAuth = None
+
+
+class ObserverSpec(BaseModel):
+    """One observer: its kind, and the keys that this kind takes (checked against the kind's own model)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+    every: Duration = 1.0
+
+
+class Fact(Model):
+    """A named reading.
+
+    `event` facts happen (an action, a message), `state` facts are one of `values` at any time, `gauge` facts are
+    numbers. `from` names the observers that fill it.
+    """
+
+    kind: Literal["event", "state", "gauge"]
+    from_: Annotated[
+        tuple[str, ...], BeforeValidator(lambda v: (v,) if isinstance(v, str) else v), Field(alias="from", min_length=1)
+    ]
+    stage: Literal["detect", "act", "notify"] | None = None
+    sequence: Literal["+"] | None = Field(None, description="`a+b` means a, then b")
+    values: tuple[Scalar, ...] | None = None
+    subject: Literal["injection"] | None = None
+    query: str | None = None
+    path: str | None = Field(None, description="where in the answer the value stands: keys joined by dots")
+    worse: Literal["up", "down"] | None = None
+    tolerance: float = Field(0.0, ge=0)
+    cured_by: Literal["action"] | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Fact:
+        allowed: dict[str, set[str]] = {
+            "event": {"stage", "sequence"},
+            "state": {"stage", "values", "subject", "path", "query"},
+            "gauge": {"query", "path", "worse", "tolerance", "cured_by"},
+        }
+        extra = [
+            name
+            for name in ("stage", "sequence", "values", "subject", "query", "path", "worse", "tolerance", "cured_by")
+            if getattr(self, name) not in (None, 0.0) and name not in allowed[self.kind]
+        ]
+        if extra:
+            raise ValueError(f"a fact of kind {self.kind} has no {' and no '.join(extra)}")
+        if self.kind == "event" and self.stage is None:
+            raise ValueError("a fact of kind event needs its stage: detect, act or notify")
+        return self
+
+
+class Within(Model):
+    """Budgets. All count from t0 but `recover`, which counts from *gone*. Null: not given here."""
+
+    effect: Duration | None = None
+    detect: Duration | None = None
+    act: Duration | None = None
+    notify: Duration | None = None
+    recover: Duration | None = None
+
+    def over(self, base: Within) -> Within:
+        """Return these budgets, with the gaps filled from `base`."""
+        return Within(**{**base.given(), **self.given()})
+
+    def given(self) -> dict[str, float]:
+        """Return the budgets that are set, in seconds."""
+        return {name: value for name, value in self if value is not None}
+
+
+class Ramp(Model):
+    """From t0 until the fault can make the rule true: the least and the most it takes."""
+
+    least: Duration = 0.0
+    most: Duration = 0.0
+
+
+class Action(Model):
+    """One action of a hook. `effect` and `ready` are expressions over state facts."""
+
+    name: str
+    effect: str | None = None
+    ready: str | None = None
+    reversal: Literal["on_resolved", "restore", "none"] = "none"
+    with_: tuple[str, ...] = Field((), alias="with", description="steps that may fail without failing the action")
+
+
+class Hook(Model):
+    """One hook of the target: which alerts it answers, what it does, in order, and whom it tells on which channels."""
+
+    alerts: tuple[str, ...] = Field(min_length=1)
+    owner: str
+    channels: tuple[str, ...] = ()
+    actions: tuple[Action, ...] = ()
+    faults: tuple[str, ...] = ()
+    also: tuple[str, ...] = Field((), description="actions and owners that may join in without being uninvited")
+    ramp: Ramp = Ramp()
+    time: Literal["live", "seeded"] = "live"
+    within: Within = Within()
+
+
+class Binding(Model):
+    """What an exercise block that must stay unchanged cannot carry."""
+
+    hook: str | None = None
+    tags: tuple[str, ...] = ()
+    within: Within = Within()
+    steady_state: str | None = None
+    stop_when: str | None = None
+    never: str | None = None
+
+
+class Restore(Model):
+    """Sets one state fact back at its controller. `{prior}` in `json` or in the URL is the value at baseline."""
+
+    fact: str
+    method: Literal["PUT", "POST", "PATCH", "DELETE"] = "PUT"
+    url: str
+    body: dict[str, Any] | None = Field(None, alias="json")
+    auth: AnyAuth = None
+
+
+class Identity(Model):
+    """Where the live target says what it is: JSON with `environment` and `instance`."""
+
+    url: str
+    auth: AnyAuth = None
+
+
+class ChainFiles(BaseModel):
+    """The detection chain: its kind, and the declared files (checked against the kind's own model)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str
+
+
+class Target(Model):
+    """A target profile."""
+
+    target: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    environment: str = Field(min_length=1)
+    identity: Identity | None = None
+    stack: str | None = None
+    vars: dict[str, Scalar] = {}
+    doors: dict[str, Door] = {}
+    observers: dict[str, ObserverSpec] = {}
+    facts: dict[str, Fact] = {}
+    owners: dict[str, dict[str, str]] = {}
+    exercises: dict[str, Binding] = {}
+    hooks: dict[str, Hook] = {}
+    chain: ChainFiles | None = None
+    meta_alerts: tuple[str, ...] = ()
+    quiet: Duration = 600.0
+    within: Within = Within(effect=10, detect=60, act=90, notify=90, recover=300)
+    hold_max: Duration = 7200.0
+    steady_state: str | None = None
+    stop_when: str | None = None
+    restore: tuple[Restore, ...] = ()
+    canary: bool = False
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Target:
+        for name, fact in self.facts.items():
+            for observer in fact.from_:
+                if observer not in self.observers:
+                    raise ValueError(f"facts.{name} reads from {observer!r}, which is not among the observers")
+        for name, hook in self.hooks.items():
+            if hook.owner not in self.owners:
+                raise ValueError(f"hooks.{name} is owned by {hook.owner!r}, which is not among the owners")
+        for call in self.restore:
+            if call.fact not in self.facts or self.facts[call.fact].kind != "state":
+                raise ValueError(f"restore names {call.fact!r}, which is not a fact of kind state")
+        return self

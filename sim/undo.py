@@ -1,0 +1,137 @@
+"""The undo journal: what must be put back, written to the disk before it is needed.
+
+``undo.jsonl`` in the run folder, mode 0600, one record a line, fsync'ed each, the folder too when it is created. Undo
+is data for registered functions (an injector's name, a receipt, a restore call), never code. Any process can finish
+from it; every record may be written twice without harm.
+
+========== ===============================================================================================
+``open``    run, target, instance, owner (pid and start time), the names the run needs to be found again
+``restore`` one state fact: its prior value, the call that sets it, how it is read
+``intent``  one fault: injector, receipt, prior state, doors, lease, deadline
+``applied`` the target acknowledged it
+``withdrawn`` read back gone; by whom, with what evidence
+``restored`` the fact reads as before; by whom
+``closed``  nothing is open
+========== ===============================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sim.event import JSON
+from sim.log import canonical
+
+VERSION = 1
+FILE = "undo.jsonl"
+
+
+class JournalError(Exception):
+    """The journal cannot be written or understood. Says which file, which line, and what to do."""
+
+
+class Journal:
+    """Appends records, each on the disk before the call returns."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open (or create) the journal of the run in `folder`. Raises `JournalError`."""
+        self.path = folder / FILE
+        try:
+            created = not self.path.exists()
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._drop_torn_tail()
+            if created:
+                directory = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(directory)
+                finally:
+                    os.close(directory)
+        except OSError as error:
+            raise JournalError(f"cannot open the undo journal {self.path}: {error.strerror}") from error
+
+    def _drop_torn_tail(self) -> None:
+        """Cut a half-written last record, so that the next one starts on a line of its own."""
+        size = os.fstat(self._fd).st_size
+        whole = os.pread(self._fd, size, 0)
+        keep = whole.rfind(b"\n") + 1
+        if keep != size:
+            os.ftruncate(self._fd, keep)
+
+    def write(self, record: str, **fields: JSON) -> None:
+        """Append one record and wait until it is on the disk. Raises `JournalError`."""
+        line = canonical({"v": VERSION, "record": record, **fields}).encode() + b"\n"
+        try:
+            written = os.write(self._fd, line)
+            if written != len(line):
+                raise OSError(0, "short write: the disk may be full")
+            os.fsync(self._fd)
+        except OSError as error:
+            raise JournalError(f"cannot write the undo journal {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file. The journal's own end is the record ``closed``."""
+        os.close(self._fd)
+
+
+@dataclass(slots=True)
+class Open:
+    """What a journal says is still to be done."""
+
+    path: Path
+    header: Mapping[str, JSON] = field(default_factory=dict)
+    faults: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
+    restores: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
+    closed: bool = False
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything may still have to be put back."""
+        return not self.closed and bool(self.faults or self.restores)
+
+
+def read(path: Path) -> Open:
+    """Return what the journal at `path` leaves open. Raises `JournalError`.
+
+    The torn tail of a killed writer is ignored (its effect was not begun); anything else that cannot be understood is
+    refused, since the state of the target is then unknown.
+    """
+    found = Open(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise JournalError(f"cannot read the undo journal {path}: {error.strerror}") from error
+    lines = raw.split(b"\n")
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            record = json.loads(line)
+            version, kind = record["v"], record["record"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalError(f"{path}:{number}: not a journal record; the state of the target is unknown") from error
+        if version != VERSION:
+            raise JournalError(f"{path}:{number}: journal version {version!r}; this sim reads version {VERSION}")
+        _apply(found, kind, record, number)
+    return found
+
+
+def _apply(found: Open, kind: str, record: Mapping[str, JSON], number: int) -> None:
+    match kind:
+        case "open":
+            found.header = record
+        case "restore":
+            found.restores[str(record["fact"])] = record
+        case "intent":
+            found.faults[str(record["fault"])] = record
+        case "applied":
+            pass
+        case "withdrawn":
+            found.faults.pop(str(record["fault"]), None)
+        case "restored":
+            found.restores.pop(str(record["fact"]), None)
+        case "closed":
+            found.closed = True
+        case _:
+            raise JournalError(f"{found.path}:{number}: unknown record {kind!r}; the state of the target is unknown")

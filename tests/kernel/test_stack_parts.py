@@ -1,0 +1,337 @@
+"""The parts of a stack that need no process: file, references, readiness probes, state file, restart limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.problem import InvalidFile
+from sim.stack import StackError, control, probe, procs
+from sim.stack.child import MAX_RESTARTS, RESTART_WINDOW_S, Child, ending, tail
+from sim.stack.refs import Refs, free_ports, is_taken, render, resolve
+from sim.stack.spec import Gate, Render, Spec, load
+from sim.stack.state import Home, ProcessRecord, State, locked, try_lock
+
+ONE = {"stack": "x", "processes": {"a": {"command": ["true"]}}}
+
+
+def spec_of(**more: object) -> Spec:
+    """Return a stack file with one process and `more`."""
+    return Spec.model_validate({**ONE, **more})
+
+
+def refs_of(folder: Path, **more: object) -> Refs:
+    """Return references of a stack at `folder`."""
+    given: dict[str, object] = {"ports": {}, "secrets": {}, "tool": lambda name: f"/tools/{name}", **more}
+    return Refs(folder, "i1", **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("stack: x\nprocesses: {a: {command: [t], comand: []}}", ":2:31:"),
+        ("stack: x\nprocesses: {}", ":2:"),
+        ("stack: x\nprocesses: {a: {command: [t], after: [b]}}", "a comes after 'b', which is not among the processes"),
+        (
+            "stack: x\nprocesses: {a: {command: [t], after: [b]}, b: {command: [t], after: [a]}}",
+            "wait for each other: a, b",
+        ),
+        ("stack: x\nprocesses: {a: {command: [t], after: [a]}}", "wait for each other: a"),
+        (
+            "stack: x\nprocesses: {a: {command: [t]}}\nonce: {a: {command: [t]}}",
+            "'a' is the name of a process and of a once",
+        ),
+        (
+            "stack: x\nports: {p: 70000}\nprocesses: {a: {command: [t]}}",
+            "ports.p: is 70000; a port is 1 to 65535 or auto",
+        ),
+        ("stack: x\nports: {p: 70, q: 70}\nprocesses: {a: {command: [t]}}", "two names in ports have one number"),
+        ("stack: x\nprocesses: {a: {command: [t], ready: {}}}", "give one of http and tcp"),
+        ("stack: x\nprocesses: {a: {command: [t]}}\nready: [{what: w, http: h, path: p}]", "path or sample goes with"),
+        ("stack: x\nprocesses: {a: {command: [t]}, a: {command: [t]}}", "duplicate key 'a'"),
+        ("stack: x\nprocesses: {a: {command: [t]}}\nrender: [{from: f, to: /etc/passwd}]", ":3:"),
+    ],
+)
+def test_a_wrong_stack_file_is_refused_with_its_place(tmp_path: Path, text: str, finding: str) -> None:
+    """Every fault of a stack file is an `InvalidFile` that names the place or the reason."""
+    file = tmp_path / "s.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidFile) as caught:
+        load(file)
+    assert finding in str(caught.value)
+
+
+def test_references_are_filled_in_and_unknown_ones_refused(tmp_path: Path) -> None:
+    """Each kind of reference means what the stack file's header says; another name is an error with place and list."""
+    refs = refs_of(tmp_path, ports={"p": 7}, secrets={"s": Path("/s")})
+    refs.exports["url"] = "http://h:7"
+    text = "${port.p} ${secret.s} ${stack.url} ${stack.dir} ${tool:t} ${instance} $x {y}"
+    assert refs.text(text, "here") == f"7 /s http://h:7 {tmp_path} /tools/t i1 $x {{y}}"
+    assert Path(refs.text("${package:sim}", "here")) == Path(control.__file__).parent.parent
+    for bad, reason in (
+        ("${stack.nope}", "names no stack of this stack (there are: url)"),
+        ("${port.nope}", "there are: p"),
+        ("${env.HOME}", "is not understood"),
+        ("${package:no_such_package_here}", "is not an installed Python package"),
+        ("${package:os.path}", "is not an installed Python package"),
+        ("${}", "is not understood"),
+    ):
+        with pytest.raises(StackError, match=r"^here: ") as caught:
+            refs.text(bad, "here")
+        assert reason in str(caught.value)
+
+
+@given(st.text(alphabet="${}abc.:1 \n").filter(lambda text: "${stack." not in text))
+def test_a_template_keeps_every_other_dollar(text: str) -> None:
+    """In a rendered file only ``${stack.X}`` is ours: rule templates and relabelling keep their own dollars."""
+    assert refs_of(Path("/f")).template(text, "t") == text
+
+
+def test_a_file_is_rendered_and_a_bad_name_has_its_line(tmp_path: Path) -> None:
+    """A rendered file has its holes filled; an unknown name is an error with file and line."""
+    work = tmp_path / "work"
+    (tmp_path / "a.rules.yaml").write_text("one\nat: ${stack.dir} $labels.x ${1}\n")
+    (tmp_path / "b.rules.yaml").write_text("b\n")
+    render((Render.model_validate({"from": f"{tmp_path}/*.rules.yaml", "to": "rules"}),), refs_of(work), "s.yaml")
+    assert (work / "rules" / "a.rules.yaml").read_text() == f"one\nat: {work} $labels.x ${{1}}\n"
+    assert sorted(path.name for path in (work / "rules").iterdir()) == ["a.rules.yaml", "b.rules.yaml"]
+    (tmp_path / "a.rules.yaml").write_text("one\ntwo: ${stack.gone}\n")
+    with pytest.raises(StackError) as caught:
+        render((Render.model_validate({"from": f"{tmp_path}/a.rules.yaml", "to": "a"}),), refs_of(work), "s.yaml")
+    assert str(caught.value).startswith(f"{tmp_path}/a.rules.yaml:2: ")
+
+
+@pytest.mark.parametrize(("source", "target"), [("gone.yaml", "x"), ("*.gone", "x"), ("a", "../../out")])
+def test_rendering_refuses_no_file_and_outside_targets(tmp_path: Path, source: str, target: str) -> None:
+    """A pattern that matches nothing, a missing file and a target outside the stack's folder are refused."""
+    (tmp_path / "a").write_text("a")
+    with pytest.raises(StackError, match=r"s\.yaml: render\.0: "):
+        item = Render.model_validate({"from": f"{tmp_path}/{source}", "to": target})
+        render((item,), refs_of(tmp_path / "w" / "work"), "s.yaml")
+    assert not (tmp_path / "out").exists()
+
+
+@given(st.integers(min_value=1, max_value=40))
+def test_free_ports_are_free_and_all_different(count: int) -> None:
+    """No two names of a stack get the same port, and each can be bound."""
+    found = free_ports(spec_of(ports={f"p{index}": "auto" for index in range(count)}))
+    assert len(set(found.values())) == len(found) == count
+    assert not any(is_taken(port) for port in found.values())
+
+
+def test_a_fixed_port_that_is_taken_is_refused() -> None:
+    """A port given by number is used as it is, or refused by number when somebody has it."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        port = server.server_address[1]
+        with pytest.raises(StackError, match=f"port {port} of 127.0.0.1 cannot be had"):
+            free_ports(spec_of(ports={"p": port}))
+    assert free_ports(spec_of(ports={"p": port})) == {"p": port}
+
+
+def test_secrets_are_fresh_and_for_the_owner_alone(tmp_path: Path) -> None:
+    """Each start writes new secrets, readable by nobody else; exports name the files, in order."""
+    spec = spec_of(secrets={"t": "random"}, exports={"t": "${secret.t}", "u": "<${stack.t}>"})
+    first = resolve(spec, tmp_path, "i1", str, "s.yaml").exports
+    token = (tmp_path / "secrets" / "t").read_text()
+    assert first == {
+        "t": f"{tmp_path}/secrets/t",
+        "u": f"<{tmp_path}/secrets/t>",
+        "dir": str(tmp_path),
+        "instance": "i1",
+    }
+    assert len(token) >= 32
+    assert stat.S_IMODE((tmp_path / "secrets" / "t").stat().st_mode) == 0o600
+    resolve(spec, tmp_path, "i2", str, "s.yaml")
+    assert (tmp_path / "secrets" / "t").read_text() != token
+
+
+PAGES = {
+    "/ok": b"ok",
+    "/metrics": b'# HELP n x\nn 2\nn_other 9\nl{a="b"} 1e0\n',
+    "/json": json.dumps({"d": [{"v": [1, "1"], "h": "up"}, {"v": [1, "0"], "h": "down"}], "e": []}).encode(),
+    "/text": b"no json",
+}
+
+
+class Pages(BaseHTTPRequestHandler):
+    """Answers from `PAGES`."""
+
+    def do_GET(self) -> None:
+        """Answer the page, or 404."""
+        body = PAGES.get(self.path.partition("?")[0])
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[str]:
+    """Serve `PAGES` and return the URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("page", "gate", "reason"),
+    [
+        ("/ok", {}, None),
+        ("/gone", {}, "answered 404"),
+        ("/metrics", {"sample": "n", "at_least": 2}, None),
+        ("/metrics", {"sample": "n", "at_least": 3}, "1 of 1 at n not >= 3: 2.0"),
+        ("/metrics", {"sample": 'l{a="b"}', "equals": 1}, None),
+        ("/metrics", {"sample": "nothing", "at_least": 0}, "nothing at nothing yet"),
+        ("/json", {"path": "d.0.v.1", "equals": 1, "query": {"q": "a b"}}, None),
+        ("/json", {"path": "d.*.h", "equals": "up"}, "1 of 2 at d.*.h not = up: down"),
+        ("/json", {"path": "e.*.h", "equals": "up"}, "nothing at e.*.h yet"),
+        ("/json", {"path": "d.7.h", "equals": "up"}, "nothing at d.7.h yet"),
+        ("/text", {"path": "d", "equals": "up"}, "the answer is not JSON"),
+    ],
+)
+def test_a_gate_holds_only_when_every_value_does(
+    pages: str, page: str, gate: dict[str, object], reason: str | None
+) -> None:
+    """A gate passes when all values found meet it and at least one was found; else it says what it saw."""
+    made = Gate.model_validate({"what": "w", "http": page, **gate})
+    if reason is None:
+        probe.check(made, pages + page, 1.0)
+    else:
+        with pytest.raises(probe.NotYet) as caught:
+            probe.check(made, pages + page, 1.0)
+        assert str(caught.value).endswith(reason)
+
+
+def test_a_service_that_is_not_there_is_not_ready() -> None:
+    """A refused connection is "not yet", not an error."""
+    port = free_ports(spec_of(ports={"p": "auto"}))["p"]
+    with pytest.raises(probe.NotYet):
+        probe.fetch(f"http://127.0.0.1:{port}/", 1.0)
+
+
+def state_of(home: Home) -> State:
+    """Return a state of a stack whose supervisor is this process."""
+    me = procs.Proc.of(os.getpid())
+    assert me is not None
+    return State(
+        name=home.name,
+        spec="/s.yaml",
+        spec_digest="sha256:0",
+        instance="i",
+        phase="ready",
+        owned=False,
+        pid=me.pid,
+        started=me.started,
+        since=1.0,
+        processes={"a": ProcessRecord(state="ready", pid=me.pid, started=me.started)},
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda text: text[: len(text) // 2], lambda _: "", lambda text: text.replace('"format": 1', '"format": 2')],
+)
+def test_a_torn_or_foreign_state_file_counts_as_none(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    """What was written is read back whole, for the owner alone; half a file or another format is no state."""
+    home = Home(tmp_path)
+    home.write(state_of(home))
+    assert home.read() == state_of(home)
+    assert stat.S_IMODE(home.state.stat().st_mode) == 0o600
+    home.state.write_text(damage(home.state.read_text()))
+    assert home.read() is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json"]
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    """While one holds a lock the other waits no longer than it said; given back, it can be had."""
+    first = try_lock(tmp_path / "l")
+    assert first is not None
+    with pytest.raises(StackError, match="busy here"), locked(tmp_path / "l", 0.0, "busy here"):
+        raise AssertionError("two held one lock")
+    os.close(first)
+    with locked(tmp_path / "l", 0.0, "busy here"):
+        assert try_lock(tmp_path / "l") is None
+
+
+def test_a_process_is_its_pid_and_its_start() -> None:
+    """A process of the same pid that was started at another moment is another process, and is never signalled."""
+    me = procs.Proc.of(os.getpid())
+    assert me is not None
+    assert me.alive()
+    other = procs.Proc(me.pid, me.started + 1)
+    assert not other.alive()
+    other.signal(9)
+    assert procs.kill_all([other], 0.0) == []
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".", "A", "a" * 33, "-a"])
+def test_a_stack_name_is_no_path(tmp_path: Path, name: str) -> None:
+    """Whatever could leave the stacks' folder is refused as a name."""
+    from sim.places import places
+
+    with pytest.raises(StackError, match="is no stack name"):
+        control.home(name, places(tmp_path))
+
+
+def child_of(tmp_path: Path, restart: bool) -> Child:
+    """Return a child that was never started."""
+    return Child("c", ["true"], {}, tmp_path, tmp_path / "c.log", restart=restart)
+
+
+def test_restarts_are_limited_within_a_window_and_back_off(tmp_path: Path) -> None:
+    """A process is restarted at growing delays, at most so often in a window, and again when the window has passed."""
+    child = child_of(tmp_path, restart=True)
+    child.exit_code = 1
+    delays = []
+    for _ in range(MAX_RESTARTS):
+        assert child.schedule_restart(100.0)
+        delays.append(round(child.deadline - 100.0, 3))
+    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6]
+    assert not child.schedule_restart(100.0)
+    assert child.schedule_restart(100.0 + RESTART_WINDOW_S)
+    assert child.restarts == MAX_RESTARTS + 1
+
+
+def test_a_clean_end_and_a_never_are_not_restarted(tmp_path: Path) -> None:
+    """`on-failure` leaves a process that ended well alone; `never` leaves every process alone."""
+    well, never = child_of(tmp_path, restart=True), child_of(tmp_path, restart=False)
+    well.exit_code, never.exit_code = 0, -9
+    assert (well.schedule_restart(0.0), never.schedule_restart(0.0)) == (False, False)
+
+
+def test_a_log_is_shown_by_its_end_and_kept_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last lines of a log are shown; a log that has grown too large is moved aside once and begun anew."""
+    child = child_of(tmp_path, restart=False)
+    assert tail(child.log) == "    (it wrote nothing)"
+    child.log.write_text("".join(f"line {number}\n" for number in range(2000)))
+    assert tail(child.log, 2) == "    line 1998\n    line 1999"
+    child.trim_log()
+    assert child.log.stat().st_size > 0
+    monkeypatch.setattr("sim.stack.child.MAX_LOG_BYTES", 100)
+    child.trim_log()
+    assert (child.log.stat().st_size, (tmp_path / "c.log.1").read_text()[:7]) == (0, "line 0\n")
+
+
+def test_an_ending_is_said_in_words() -> None:
+    """Exit codes and signals are told apart."""
+    assert [ending(code) for code in (None, 0, 3, -9)] == [
+        "ended",
+        "ended with exit code 0",
+        "ended with exit code 3",
+        "was ended by SIGKILL",
+    ]
