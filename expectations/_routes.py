@@ -10,7 +10,7 @@ from typing import Any
 from expectations._promtext import duration
 
 _MATCHER = re.compile(
-    r"""\s*(?:"((?:\\.|[^"\\])*)"|([^\s{}!=~,\\"'`]+))\s*(=~|!~|!=|=)\s*(?:"((?:\\.|[^"\\])*)"|([^\s,}"][^,}"]*?)?)\s*"""
+    r"""\s*(?:"((?:\\.|[^"\\])*)"|([^\s{}!=~,\\"'`]+))\s*(=~|!~|!=|=)\s*(?:"((?:\\.|[^"\\])*)"|([^,}"]*))\s*"""
 )
 _UNESCAPED = re.compile(r"\\(.)")
 GROUP_WAIT_S, GROUP_INTERVAL_S = 30.0, 300.0
@@ -69,7 +69,7 @@ def read_matchers(text: str) -> tuple[Matcher, ...]:
         if match is None or (match.end() < len(rest) and rest[match.end()] != ","):
             raise ValueError(f'not a matcher: {text!r:.100} (write name="value")')
         name = _unescape(match[1]) if match[1] is not None else match[2]
-        value = _unescape(match[4]) if match[4] is not None else match[5] or ""
+        value = _unescape(match[4]) if match[4] is not None else match[5].strip()
         found.append(_checked(name, match[3], value))
         at = match.end() + 1
     return tuple(found)

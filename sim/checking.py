@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from sim import expression
+from sim.budgets import held_against
 from sim.catalogue import Catalogue
 from sim.exercise import ExerciseFile
 from sim.expression import ExpressionError, Vocabulary
 from sim.loading import TARGETS, Selected, TargetFile, shown
-from sim.plan import vocabulary
+from sim.plan import Plan, vocabulary
 from sim.problem import InvalidFile, Problem, did_you_mean, in_order
 from sim.resolve import Unresolvable, resolve
 from sim.target import ObserverSpec, Target
@@ -32,10 +33,27 @@ class Checked:
     problems: tuple[Problem, ...]
 
 
-def check_file(file: Path, target: Target | None, names: Catalogue, resolver: Callable[..., Any] = resolve) -> Checked:
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One selected exercise: its plan, or every reason why there is none. `warnings` keep nothing from running."""
+
+    selected: Selected
+    plan: Plan | None
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def check_file(
+    file: Path,
+    target: Target | None,
+    names: Catalogue,
+    resolver: Callable[..., Any] = resolve,
+    base: Path = Path(),
+) -> Checked:
     """Check one file of exercises, or one target profile, and return what was found.
 
     With `target` None only the form of exercises is checked. A fault in the form keeps the names from being looked at.
+    Relative paths of the profile's ``chain:`` are taken from `base`.
     """
     try:
         document = parse_file(file, shown(file))
@@ -51,7 +69,8 @@ def check_file(file: Path, target: Target | None, names: Catalogue, resolver: Ca
         return Checked(file, len(held) if isinstance(held, dict) else 0, in_order(found))
     problems: list[Problem] = []
     for name, exercise in read.exercises.items() if target else ():
-        problems += check_exercise(Selected(file, name, exercise, document), target, names, resolver)
+        assert target is not None
+        problems += resolved(Selected(file, name, exercise, document), target, names, base, resolver).problems
     return Checked(file, len(read.exercises), in_order(problems))
 
 
@@ -63,17 +82,19 @@ def is_profile(document: Document, file: Path) -> bool:
     return file.resolve().parent.name == TARGETS or (isinstance(data, dict) and "target" in data)
 
 
-def check_exercise(
-    selected: Selected, target: Target | None, names: Catalogue, resolver: Callable[..., Any] = resolve
-) -> list[Problem]:
-    """Return why an exercise cannot run on `target` with what is installed, each reason at its place."""
+def resolved(
+    selected: Selected, target: Target, names: Catalogue, base: Path, resolver: Callable[..., Any] = resolve
+) -> Resolved:
+    """Resolve one exercise and hold its budgets against the declared chain; each problem has its place in the file."""
     try:
-        resolver(selected.name, selected.exercise, target, names)
+        plan = resolver(selected.name, selected.exercise, target, names)
     except Unresolvable as error:
-        return [
-            selected.problem(each.loc, each.message, each.offset, each.length, each.hint) for each in error.problems
-        ]
-    return []
+        where = selected.problem
+        found = tuple(where(each.loc, each.message, each.offset, each.length, each.hint) for each in error.problems)
+        return Resolved(selected, None, found)
+    errors, warnings = held_against(plan, names, base)
+    problems = tuple(selected.problem(("within", stage), message, 0, 0, None) for stage, message in errors)
+    return Resolved(selected, None if problems else plan, problems, tuple(warnings))
 
 
 def check_profile(profile: TargetFile, names: Catalogue) -> list[Problem]:
@@ -84,7 +105,7 @@ def check_profile(profile: TargetFile, names: Catalogue) -> list[Problem]:
         problems += _kind(document, ("observers", name), spec, names.observer)
     if target.chain is not None:
         problems += _kind(document, ("chain",), target.chain, names.chain)
-    problems += _expressions(document, target)
+    problems += _expressions(document, target, names.injectors)
     for name, binding in target.exercises.items():
         if binding.hook is not None and binding.hook not in target.hooks:
             loc: Loc = ("exercises", name, "hook")
@@ -110,7 +131,8 @@ def _kind(document: Document, loc: Loc, spec: Any, find: Callable[[str], Any]) -
     return findings(document, model, loc, data)
 
 
-def _expressions(document: Document, target: Target) -> list[Problem]:
+def _expressions(document: Document, target: Target, injectors: Sequence[str]) -> list[Problem]:
+    """Check every expression of a profile, save those of hooks whose faults nothing installed can make."""
     texts: list[tuple[Loc, str]] = []
     for key in ("steady_state", "stop_when"):
         if (text := getattr(target, key)) is not None:
@@ -120,6 +142,8 @@ def _expressions(document: Document, target: Target) -> list[Problem]:
             if (text := getattr(binding, key)) is not None:
                 texts.append((("exercises", name, key), text))
     for name, hook in target.hooks.items():
+        if hook.faults and not set(hook.faults) & set(injectors):
+            continue
         for index, action in enumerate(hook.actions):
             for key in ("effect", "ready"):
                 if (text := getattr(action, key)) is not None:

@@ -178,7 +178,7 @@ class Preflight:
             self.run.log.append("note", {"text": "canary: no observer of this target can send one"})
             return
         name = self.run.folder.name
-        labels = {"alertname": CANARY, "run": name, "owner": self.plan.owner, "severity": "none"}
+        labels = {"alertname": CANARY, "run": name, "owner": self.plan.owner, "severity": "info"}
         try:
             for sender in senders:
                 await sender.send_canary(labels, 2.0)

@@ -11,31 +11,27 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets as random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
 from sim import restore
-from sim.chain import Chain, ChainError, ChainQuestion
-from sim.clock import Clock, RealClock
+from sim.around import Around, Stopped
+from sim.chain import ChainError, ChainQuestion
 from sim.event import JSON
 from sim.fill import NotExported, fill, filled, packaged
 from sim.injection import Injection, Injections, finished
-from sim.injector import InjectionError, Injector, Site
+from sim.injector import InjectionError, Site
 from sim.judge import Judge, Judgement
 from sim.log import Log, canonical
-from sim.observation import CannotLook, ObserverKind
+from sim.observation import CannotLook
 from sim.plan import Plan
 from sim.preflight import Preflight, Refused
-from sim.secret import SecretMissing, Secrets
+from sim.secret import SecretMissing
 from sim.undo import Journal, JournalError
 from sim.watching import Watching, opening
-
-#: The lease asked of a target that can hold one, seconds.
-TTL_S = 10.0
 
 #: How many samples of each gauge the baseline takes, and how many with `baseline` in an expression.
 SAMPLES, SAMPLES_FOR_BASELINE = 3, 5
@@ -44,60 +40,13 @@ SAMPLES, SAMPLES_FOR_BASELINE = 3, 5
 BASELINE_S = 30.0
 
 
-class Names(Protocol):
-    """What a run asks of a catalogue."""
-
-    def injector(self, name: str) -> Injector: ...
-
-    def observer(self, name: str) -> ObserverKind: ...
-
-    def chain(self, name: str) -> Chain: ...
-
-
-class Stop:
-    """Somebody wants the run to end. A handler sets it; the story sees it at its next wait."""
-
-    def __init__(self) -> None:
-        self.by: str | None = None
-        self.reason = ""
-        self.signal: str | None = None
-        self.wake: Callable[[], None] = lambda: None
-
-    def ask(self, by: str, reason: str, signal: str | None = None) -> None:
-        """Ask for the end. The first reason stays; a second never shortens the withdrawal."""
-        if self.by is None:
-            self.by, self.reason, self.signal = by, reason, signal
-        self.wake()
-
-
-class Stopped(Exception):
-    """The story was asked to end here."""
-
-
-@dataclass(slots=True)
-class Around:
-    """What a run has around it."""
-
-    names: Names
-    secrets: Secrets
-    exports: Mapping[str, str]
-    base: Path
-    clock: Clock = field(default_factory=RealClock)
-    stop: Stop = field(default_factory=Stop)
-    allow_firing: Mapping[str, str] = field(default_factory=dict)
-    past: Mapping[str, JSON] | None = None
-    ttl_s: float = TTL_S
-    on_event: Callable[[Any], None] | None = None
-    on_judge: Callable[[Judge], None] | None = None
-
-
 def new_run_id(exercise: str, wall: str) -> str:
     """Return the name of a run folder: when, what, and four hex digits so that no two are the same."""
     return f"{wall}-{exercise}-{random.token_hex(2)}"
 
 
 async def run(plan: Plan, folder: Path, around: Around) -> Judgement:
-    """Run one plan; all that it leaves is in `folder`, which exists and is empty. Never raises for the target's sake."""
+    """Run one plan into `folder`, which exists and is empty. What the target does never makes it raise."""
     return await finished(Run(plan, folder, around).story())
 
 
@@ -173,7 +122,6 @@ class Run:
         self._say("withdraw")
         gone = await self.injections.withdraw()
         if gone and self._judged:
-            self._say("recover")
             await self._recover()
         self._say("restore")
         put_back = await self._restore()

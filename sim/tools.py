@@ -62,12 +62,21 @@ class Archive(Part):
     member: str = Field(min_length=1, description="the program's path inside the archive")
 
 
+class Debian(Part):
+    """A Debian package. `relocate`: absolute folders compiled into its programs, unpacked with them (see
+    `sim.tools_relocate`).
+    """
+
+    package: Name
+    relocate: tuple[Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+){2,}$")], ...] = ()
+
+
 class Tool(Part):
     """One tool: the names it goes by, how it is told from others of that name, and where it can be had."""
 
     names: tuple[Name, ...] = Field(min_length=1)
     version: Version
-    debian: Name | None = None
+    debian: Debian | None = None
     archives: tuple[Archive, ...] = ()
     optional: bool = False
 

@@ -15,10 +15,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from sim.tools import Archive, Tool, Tools, ask, machine, system_names
+from sim.tools_relocate import launcher, relocate
 
 _APT_TIMEOUT_S = 300.0
 _NET_TIMEOUT_S = 30.0
@@ -73,15 +74,18 @@ class Supply:
         if self._apt is None:
             self._say("reading the system's package lists into a folder of our own")
             self._apt = self._updated()
-        self._say(f"{name}: downloading the Debian package {tool.debian}")
-        _command([*self._apt, "download", tool.debian], made)
+        package = tool.debian.package
+        self._say(f"{name}: downloading the Debian package {package}")
+        _command([*self._apt, "download", package], made)
         packages = list(made.glob("*.deb"))
         if len(packages) != 1:
-            raise NotSupplied(f"apt-get download brought {len(packages)} packages of {tool.debian}")
+            raise NotSupplied(f"apt-get download brought {len(packages)} packages of {package}")
         _command(["dpkg", "-x", str(packages[0]), str(made / "root")], made)
         label = packages[0].stem
         packages[0].unlink()
-        _publish(name, self._tools, made, label, [made / "root" / "usr" / "bin"], self._say)
+        programs = made / "root" / "usr" / "bin"
+        moved = {path.name for path in programs.iterdir() if relocate(path, made / "root", tool.debian.relocate)}
+        _publish(name, self._tools, made, label, programs, self._say, moved)
 
     def _updated(self) -> list[str]:
         """Return an apt-get that keeps its state and cache in our folder, its package lists read."""
@@ -113,7 +117,7 @@ class Supply:
         programs.mkdir(parents=True)
         _unpack(file, archive.member, programs / tool.names[0])
         file.unlink()
-        _publish(name, self._tools, made, f"{name}-{archive.sha256[:12]}", [programs], self._say)
+        _publish(name, self._tools, made, f"{name}-{archive.sha256[:12]}", programs, self._say)
 
 
 def _command(argv: list[str], cwd: Path) -> None:
@@ -173,14 +177,24 @@ def _unpack(file: Path, member: str, target: Path) -> None:
     target.chmod(0o755)
 
 
-def _publish(name: str, tools: Tools, made: Path, label: str, folders: list[Path], say: Callable[[str], None]) -> None:
-    """Move what was made to its place and link its programs: the one asked for and any other tool of the file."""
+def _publish(
+    name: str,
+    tools: Tools,
+    made: Path,
+    label: str,
+    folder: Path,
+    say: Callable[[str], None],
+    relocated: Set[str] = frozenset(),
+) -> None:
+    """Move what was made to its place and link its programs: the one asked for and any other tool of the file.
+
+    The programs in `folder` whose names are in `relocated` get a launcher instead of a link.
+    """
     programs = {
-        each: path
+        each: folder / program
         for each, tool in tools.tools.items()
         for program in tool.names
-        for path in (folder / program for folder in folders)
-        if path.is_file()
+        if (folder / program).is_file()
     }
     if name not in programs:
         raise NotSupplied(f"{label} holds no {' or '.join(tools.tools[name].names)}")
@@ -202,6 +216,10 @@ def _publish(name: str, tools: Tools, made: Path, label: str, folders: list[Path
         link = root / "bin" / programs[each].name
         temporary = link.with_name(f".{link.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(Path("..") / label / inside)
+        if link.name in relocated:
+            temporary.write_text(launcher(Path("..") / label, inside), encoding="utf-8")
+            temporary.chmod(0o755)
+        else:
+            temporary.symlink_to(Path("..") / label / inside)
         temporary.replace(link)
         say(f"{each}: {version} from {label}")

@@ -16,14 +16,8 @@ from sim.wire import Client
 _AUDIT, _EXECUTIONS = "/v1/audit", "/v1/executions"
 #: Words of the audit that say how an execution goes. `duplicate` is a second delivery of an accepted alert: no change.
 _STATES = frozenset({"accepted", "started", "retry", "succeeded", "failed", "skipped", "dead_letter", "reverted"})
-#: The table's words for an execution under way, in the audit's terms.
-_UNFINISHED = {
-    "accepted": "accepted",
-    "pending": "accepted",
-    "running": "started",
-    "started": "started",
-    "retry": "retry",
-}
+#: The executions' words for one under way, in the audit's terms.
+_UNFINISHED = {"pending": "accepted", "running": "started"}
 
 
 class Config(HttpConfig):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
+from yarl import URL
 
 from mbp._service import CLIENT_KEEP_ALIVE_S
 
@@ -89,7 +90,11 @@ class HttpUpstream:
             raise RuntimeError("the upstream is not open")
         try:
             async with self._session.request(
-                method, self._urls[release] + target, headers=headers, data=body or None, allow_redirects=False
+                method,
+                URL(self._urls[release] + target, encoded=True),
+                headers=headers,
+                data=body or None,
+                allow_redirects=False,
             ) as answer:
                 content = bytearray()
                 async for part in answer.content.iter_any():

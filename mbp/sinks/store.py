@@ -112,7 +112,7 @@ class Store:
         return shown, True
 
     def set_ticket(self, number: int, state: str, raw: bytes) -> dict[str, Any] | None:
-        """Set a ticket's state and return it, None when there is no such ticket; the state it has already is no change."""
+        """Set a ticket's state and return it, None when there is none; the state it has already is no change."""
         with transaction(self._db):
             row = self._db.execute("SELECT * FROM tickets WHERE id = ?", (number,)).fetchone()
             if row is None:

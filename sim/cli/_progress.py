@@ -95,6 +95,7 @@ def _shown(verdict: Verdict, value: str) -> tuple[str, str, str]:
 
     mark, colour = MARKS["met" if value == "witnessed" else value]
     took = "" if verdict.took_s is None else f"  {verdict.took_s:+.2f} s"
-    budget = f"  (within {spell(verdict.within_s)})"
+    lasting = verdict.stage == "only" or verdict.origin == "never"
+    budget = "" if lasting else f"  (within {spell(verdict.within_s)})"
     what = verdict.reason or verdict.actual or verdict.text
     return mark, f"{verdict.clause:15}{took:>10}{budget}  {what}", colour

@@ -9,10 +9,9 @@ import click
 
 from sim.catalogue import Catalogue, catalogue
 from sim.checking import Checked, check_file
-from sim.loading import DEFAULT_TARGET, TARGETS, load_target, scenario_files, target_files
+from sim.loading import DEFAULT_TARGET, TARGETS, TargetFile, load_target_file, scenario_files, target_files
 from sim.places import places
 from sim.problem import InvalidFile, Problem, Usage
-from sim.target import Target
 
 
 @click.command(name="check")
@@ -28,7 +27,8 @@ def command(paths: tuple[Path, ...], target_name: str | None, format_: str) -> N
     names = catalogue()
     files = _files(paths)
     target, wrong, missing = _target(target_name, files)
-    checked = [check_file(file, target, names) for file in files]
+    against = (target.target, target.file.parent) if target else (None, Path())
+    checked = [check_file(file, against[0], names, base=against[1]) for file in files]
     problems = [*wrong, *(problem for each in checked for problem in each.problems)]
     problems = list(dict.fromkeys(problems))
     if format_ == "json":
@@ -55,7 +55,7 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
     return list({file.resolve(): file for file in found}.values())
 
 
-def _target(name: str | None, files: list[Path]) -> tuple[Target | None, tuple[Problem, ...], Usage | None]:
+def _target(name: str | None, files: list[Path]) -> tuple[TargetFile | None, tuple[Problem, ...], Usage | None]:
     """Return the target to check against, or what is wrong with its profile, or that there is none.
 
     Profiles alone need no target. Where it is missing the form is still checked, and the check as a whole not passed.
@@ -63,7 +63,7 @@ def _target(name: str | None, files: list[Path]) -> tuple[Target | None, tuple[P
     if name is None and all(file.resolve().parent.name == TARGETS for file in files):
         return None, (), None
     try:
-        return load_target(name or DEFAULT_TARGET, places()), (), None
+        return load_target_file(name or DEFAULT_TARGET, places()), (), None
     except InvalidFile as error:
         return None, error.problems, None
     except Usage as error:

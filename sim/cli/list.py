@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 import click
 
 from sim.catalogue import Catalogue, catalogue
-from sim.checking import check_exercise
+from sim.checking import resolved
 from sim.exercise import Call, Exercise
 from sim.loading import (
     DEFAULT_TARGET,
     NothingSelected,
     Selected,
+    TargetFile,
     load_scenario,
-    load_target,
+    load_target_file,
     scenario_files,
     shown,
     tags_of,
@@ -44,8 +45,9 @@ class Row:
 def command(tags: tuple[str, ...], target_name: str | None, format_: str) -> None:
     """List what there is: exercises and whether they can run, targets, injectors, observers, chains, reports."""
     here, names = places(), catalogue()
-    target = _target(target_name, here)
-    rows, faults = _rows(here, target, names)
+    profile = _target(target_name, here)
+    target = profile.target if profile else None
+    rows, faults = _rows(here, profile, names)
     if tags:
         rows = [row for row in rows if set(tags) & set(row.tags)]
         if not rows:
@@ -74,17 +76,17 @@ def command(tags: tuple[str, ...], target_name: str | None, format_: str) -> Non
         raise click.exceptions.Exit(InvalidFile.exit_code)
 
 
-def _target(name: str | None, here: Places) -> Target | None:
+def _target(name: str | None, here: Places) -> TargetFile | None:
     """Return the target asked for; without one asked for, the default where there is one."""
     try:
-        return load_target(name or DEFAULT_TARGET, here)
+        return load_target_file(name or DEFAULT_TARGET, here)
     except Usage:
         if name is not None:
             raise
         return None
 
 
-def _rows(here: Places, target: Target | None, names: Catalogue) -> tuple[list[Row], list[Problem]]:
+def _rows(here: Places, profile: TargetFile | None, names: Catalogue) -> tuple[list[Row], list[Problem]]:
     rows: dict[str, Row] = {}
     faults: list[Problem] = []
     for folder in here.scenario_dirs:
@@ -99,16 +101,18 @@ def _rows(here: Places, target: Target | None, names: Catalogue) -> tuple[list[R
                 if name not in nearer:
                     selected = Selected(file, name, exercise, scenario.document)
                     key = name if name not in rows else f"{shown(file)}::{name}"
-                    rows[key] = _row(key, selected, target, names)
+                    rows[key] = _row(key, selected, profile, names)
     return list(rows.values()), faults
 
 
-def _row(key: str, selected: Selected, target: Target | None, names: Catalogue) -> Row:
-    exercise = selected.exercise
-    if target is None:
+def _row(key: str, selected: Selected, profile: TargetFile | None, names: Catalogue) -> Row:
+    exercise, target = selected.exercise, profile.target if profile else None
+    if profile is None:
         why_not = f"no target profile {DEFAULT_TARGET!r} was found; choose one with --target"
     else:
-        why_not = "; ".join(problem.message for problem in check_exercise(selected, target, names))
+        why_not = "; ".join(
+            problem.message for problem in resolved(selected, profile.target, names, profile.file.parent).problems
+        )
     tags = tags_of(selected.name, exercise, target)
     return Row(key, shown(selected.file), tags, _hook(selected.name, exercise, target), why_not)
 

@@ -14,10 +14,10 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sim.around import Around
     from sim.cli._resolved import Asked
     from sim.judge import Judgement
     from sim.plan import Plan
-    from sim.run import Around
     from sim.stack import Stack
 
 #: What a finished run always leaves beside its record.
@@ -141,8 +141,9 @@ def _one(
     reports: Mapping[str, str],
     form: str,
 ) -> int:
+    from sim.around import Around
     from sim.cli._progress import Progress
-    from sim.run import Around, new_run_id
+    from sim.run import new_run_id
     from sim.secret import Secrets
 
     folder = into / new_run_id(plan.exercise, time.strftime("%Y%m%d-%H%M%S"))

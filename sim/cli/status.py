@@ -39,7 +39,6 @@ def _report(name: str, here: Places) -> dict[str, Any]:
     state, supervised = stack.read(name, here)
     if state is None:
         return {"stack": name, "phase": "torn" if supervised else "down", "processes": {}, "exports": {}, "events": []}
-    phase = state.phase if supervised or state.phase in ("down", "failed") else "orphaned"
     processes = {}
     for each, record in state.processes.items():
         process = record.proc()
@@ -50,6 +49,9 @@ def _report(name: str, here: Places) -> dict[str, Any]:
             "restarts": record.restarts,
             "exit_code": record.exit_code,
         }
+    phase: str = state.phase
+    if not supervised and phase not in ("down", "failed"):  # its supervisor was killed
+        phase = "orphaned" if any(each["pid"] for each in processes.values()) else "dead"
     return {
         "stack": name,
         "phase": phase,

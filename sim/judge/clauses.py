@@ -173,7 +173,8 @@ class Detect(Tracker):
         detectors = self.ledger.detectors()
         for alert in self.ledger.alerts:
             if alert.source in detectors and alert.name in hook.alerts and self.ledger.belongs(alert):
-                self.actual = f"{alert.name} is {alert.state}"
+                if not self.witnessed:
+                    self.actual = f"{alert.name} is {alert.state}"
                 if alert.state == "firing":
                     self._witness(now, (alert.seq,))
 

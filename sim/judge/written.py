@@ -114,6 +114,12 @@ class EventClause(Written):
         else:
             self._settle("unknown", why or told.actual)
 
+    def at_close(self, now: float) -> None:
+        """Met when it was witnessed; say what was seen in all, now that no more can come."""
+        if self.witnessed:
+            self.told(settled=True)
+            self._settle("met", "")
+
     def _instead(self) -> str:
         if self.stages == {"act"}:
             from sim.judge.clauses import _what_happened

@@ -301,8 +301,12 @@ class Supervisor:
     def _save(self) -> None:
         records = {name: child.record() for name, child in self._children.items()}
         self._state = self._state.model_copy(update={"processes": records, "events": tuple(self._events)})
-        self._home.write(self._state)
-        self._dirty = False
+        try:
+            self._home.write(self._state)
+        except OSError as error:  # a full disk takes no stack down; the next tick tries again
+            print(f"the state file cannot be written: {error}", flush=True)
+        else:
+            self._dirty = False
 
 
 def main(argv: list[str]) -> int:

@@ -14,6 +14,10 @@ from sim.observation import CannotLook, Observation, Opening
 from sim.secret import Secrets
 
 
+def opened(kind, fake, **config):
+    return kind.observer.open(Opening("log", kind.Config(url=fake.url, **config), {}, Secrets({})))
+
+
 class Log:
     """A log as the executor and the sinks serve it."""
 
@@ -81,22 +85,19 @@ def test_the_first_look_says_what_is_not_finished_and_later_ones_read_every_page
             return web.json_response({"rows": rows})
 
         routes = {"GET /v1/audit": log.serve, "GET /v1/executions": executions}
-        async with serve(routes) as fake:
-            async with hook_log.observer.open(
-                Opening("hooks", hook_log.Config(url=fake.url), {}, Secrets({}))
-            ) as hooks:
-                assert await hooks.poll() == [execution("started", 9, at=None)]
-                assert await hooks.poll() == []
-                words = ["accepted", "duplicate", "started", "retry", "succeeded", "reverted", "skipped", "dead_letter"]
-                for word in words:
-                    log.add(**row(word))
-                routes["GET /v1/audit"] = (503, {})
-                with pytest.raises(CannotLook, match="503"):
-                    await hooks.poll()
-                routes["GET /v1/audit"] = log.serve
-                told = await hooks.poll()
-                assert told == [execution(word, 1, 9 + i) for i, word in enumerate(words) if word != "duplicate"]
-                assert await hooks.poll() == []
+        async with serve(routes) as fake, opened(hook_log, fake) as hooks:
+            assert await hooks.poll() == [execution("started", 9, at=None)]
+            assert await hooks.poll() == []
+            words = ["accepted", "duplicate", "started", "retry", "succeeded", "reverted", "skipped", "dead_letter"]
+            for word in words:
+                log.add(**row(word))
+            routes["GET /v1/audit"] = (503, {})
+            with pytest.raises(CannotLook, match="503"):
+                await hooks.poll()
+            routes["GET /v1/audit"] = log.serve
+            told = await hooks.poll()
+            assert told == [execution(word, 1, 9 + i) for i, word in enumerate(words) if word != "duplicate"]
+            assert await hooks.poll() == []
 
     asyncio.run(main())
 
@@ -105,11 +106,10 @@ def test_a_log_that_became_shorter_is_blindness():
     """A replaced store has lost what happened: that is said, not read over."""
 
     async def main():
-        async with serve({"GET /received": {"rows": [], "next": 7}}) as fake:
-            async with inbox.observer.open(Opening("box", inbox.Config(url=fake.url), {}, Secrets({}))) as box:
-                await box.poll()
-                fake.routes["GET /received"] = {"rows": [], "next": 2}
-                await box.poll()
+        async with serve({"GET /received": {"rows": [], "next": 7}}) as fake, opened(inbox, fake) as box:
+            await box.poll()
+            fake.routes["GET /received"] = {"rows": [], "next": 2}
+            await box.poll()
 
     with pytest.raises(CannotLook, match="asked for what comes after 7, was told that 2 is next"):
         asyncio.run(main())
@@ -121,12 +121,11 @@ def test_a_look_reads_no_more_than_its_bound_and_goes_on_at_the_next(monkeypatch
 
     async def main():
         log = Log()
-        async with serve({"GET /received": log.serve}) as fake:
-            async with inbox.observer.open(Opening("box", inbox.Config(url=fake.url), {}, Secrets({}))) as box:
-                assert await box.poll() == []
-                for _ in range(10):
-                    log.add(channel="slack", address="#a", payload={})
-                looks = [await box.poll() for _ in range(3)]
+        async with serve({"GET /received": log.serve}) as fake, opened(inbox, fake) as box:
+            assert await box.poll() == []
+            for _ in range(10):
+                log.add(channel="slack", address="#a", payload={})
+            looks = [await box.poll() for _ in range(3)]
         return [[int(o.data["id"]) for o in look] for look in looks]
 
     assert asyncio.run(main()) == [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10], []]

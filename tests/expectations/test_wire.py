@@ -142,7 +142,7 @@ def _make_certificate(folder: Path, name: str) -> tuple[str, str]:
 
 
 def test_private_authorities_and_client_certificates_are_used(tmp_path):
-    """With `ca`, `certificate` and `key` a server that asks for a certificate answers; without it there is no answer."""
+    """With `ca`, `certificate` and `key` a server that asks for a certificate answers; without it, it does not."""
     server, server_key = _make_certificate(tmp_path, "server")
     client, client_key = _make_certificate(tmp_path, "client")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=client)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sim import restore
+from sim.around import Around, Stop
 from sim.chain import Chain
 from sim.clock import LoopClock, run_virtual
 from sim.exercise import Exercise
@@ -20,7 +21,7 @@ from sim.judge import Judgement
 from sim.observation import CannotLook, Observation, ObserverKind, Opening
 from sim.plan import Plan
 from sim.resolve import resolve
-from sim.run import Around, Stop, run
+from sim.run import run
 from sim.secret import Secrets
 from sim.target import Target
 

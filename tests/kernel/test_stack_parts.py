@@ -35,30 +35,26 @@ def refs_of(folder: Path, **more: object) -> Refs:
     return Refs(folder, "i1", **given)  # type: ignore[arg-type]
 
 
+A = "stack: x\nprocesses: {a: {command: [t]}}\n"
+AFTER = "stack: x\nprocesses: {a: {command: [t], after: [%s]}, b: {command: [t], after: [%s]}}"
+
+
 @pytest.mark.parametrize(
     ("text", "finding"),
     [
         ("stack: x\nprocesses: {a: {command: [t], comand: []}}", ":2:31:"),
         ("stack: x\nprocesses: {}", ":2:"),
-        ("stack: x\nprocesses: {a: {command: [t], after: [b]}}", "a comes after 'b', which is not among the processes"),
-        (
-            "stack: x\nprocesses: {a: {command: [t], after: [b]}, b: {command: [t], after: [a]}}",
-            "wait for each other: a, b",
-        ),
-        ("stack: x\nprocesses: {a: {command: [t], after: [a]}}", "wait for each other: a"),
-        (
-            "stack: x\nprocesses: {a: {command: [t]}}\nonce: {a: {command: [t]}}",
-            "'a' is the name of a process and of a once",
-        ),
-        (
-            "stack: x\nports: {p: 70000}\nprocesses: {a: {command: [t]}}",
-            "ports.p: is 70000; a port is 1 to 65535 or auto",
-        ),
-        ("stack: x\nports: {p: 70, q: 70}\nprocesses: {a: {command: [t]}}", "two names in ports have one number"),
-        ("stack: x\nprocesses: {a: {command: [t], ready: {}}}", "give one of http and tcp"),
-        ("stack: x\nprocesses: {a: {command: [t]}}\nready: [{what: w, http: h, path: p}]", "path or sample goes with"),
-        ("stack: x\nprocesses: {a: {command: [t]}, a: {command: [t]}}", "duplicate key 'a'"),
-        ("stack: x\nprocesses: {a: {command: [t]}}\nrender: [{from: f, to: /etc/passwd}]", ":3:"),
+        (AFTER % ("c", "a"), "a comes after 'c', which is not among the processes"),
+        (AFTER % ("b", "a"), "wait for each other: a, b"),
+        (AFTER % ("a", ""), "wait for each other: a"),
+        (A + "once: {a: {command: [t]}}", "'a' is the name of a process and of a once"),
+        (A + "ports: {p: 70000}", "ports.p: is 70000; a port is 1 to 65535 or auto"),
+        (A + "ports: {p: 70, q: 70}", "two names in ports have one number"),
+        (A.replace("[t]", "[t], ready: {}"), "give one of http and tcp"),
+        (A + "ready: [{what: w, http: h, path: p}]", "path or sample goes with"),
+        (A + "ready: [{what: w, http: h, path: p, sample: s, equals: 1}]", "not both"),
+        (A + "processes: {a: {command: [t]}}", "duplicate key 'processes'"),
+        (A + "render: [{from: f, to: /etc/passwd}]", ":3:"),
     ],
 )
 def test_a_wrong_stack_file_is_refused_with_its_place(tmp_path: Path, text: str, finding: str) -> None:

@@ -156,23 +156,35 @@ def argv(code: str) -> dict[str, Any]:
     return {"command": [sys.executable, "-c", code]}
 
 
+def only_a(command: list[str]) -> dict[str, Any]:
+    """Return what makes `command` the whole stack."""
+    return {"processes": {"a": {"command": command}}, "once": {}, "ready": [{"what": "w", "http": "${stack.a}/"}]}
+
+
+SLEEP = argv("import time; time.sleep(60)")
+THREE = {"what": "n is three", "http": "${stack.a}/", "sample": "n", "at_least": 3}
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"processes": {"a": {**argv("print('my last word'); raise SystemExit(3)")}}, "once": {}, "ready": [
-            {"what": "w", "http": "${stack.a}/"}]}, "a ended with exit code 3 during the start; its log"),
-        ({"processes": {"a": {"command": ["no-such-program-here"]}}, "once": {}, "ready": [
-            {"what": "w", "http": "${stack.a}/"}]}, "cannot run no-such-program-here: No such file"),
+        (
+            only_a(argv("print('my last word'); raise SystemExit(3)")["command"]),
+            "a ended with exit code 3 during the start; its log",
+        ),
+        (only_a(["no-such-program-here"]), "cannot run no-such-program-here: No such file"),
         ({"once": {"past": {**argv("raise SystemExit('no past')"), "after": ["a"]}}}, "no past"),
         ({"once": {"past": {**argv("pass"), "result": "past.json"}}}, "past left no JSON at"),
-        ({"once": {"past": {**argv("import time; time.sleep(60)"), "timeout": "0.3s"}}}, "past was not done within 0.3 s"),
-        ({"ready": [{"what": "n is three", "http": "${stack.a}/", "sample": "n", "at_least": 3}], "timeout": "1s"},
-            "the stack was not ready within 1 s, waiting for: n is three (1 of 1 at n not >= 3: 2.0)"),
-        ({"exports": {"a": "http://127.0.0.1:${port.a}", "b": "${port.nope}"}}, "tiny.yaml: exports.b: ${port.nope} names no port"),
-        ({"processes": {"a": {"command": ["${tool:nope}"]}}, "once": {}, "ready": []}, "no tool 'nope' in the tools file"),
+        ({"once": {"past": {**SLEEP, "timeout": "0.3s"}}}, "past was not done within 0.3 s"),
+        (
+            {"ready": [THREE], "timeout": "1s"},
+            "the stack was not ready within 1 s, waiting for: n is three (1 of 1 at n not >= 3: 2.0)",
+        ),
+        ({"exports": {"a": "x", "b": "${port.nope}"}}, "tiny.yaml: exports.b: ${port.nope} names no port"),
+        (only_a(["${tool:nope}"]), "no tool 'nope' in the tools file"),
         ({"render": [{"from": "/no/such/file", "to": "x"}]}, "tiny.yaml: render.0: no file /no/such/file"),
     ],
-)  # fmt: skip
+)
 def test_a_stack_that_cannot_be_ready_is_taken_down_and_says_why(
     here: Places, change: dict[str, Any], reason: str
 ) -> None:
@@ -187,6 +199,29 @@ def test_a_stack_that_cannot_be_ready_is_taken_down_and_says_why(
     assert state is not None
     assert (state.phase, supervised, state.error) == ("failed", False, str(caught.value))
     assert stack.down("default", here) is False
+
+
+def test_a_port_that_somebody_took_meanwhile_costs_another_try(here: Places) -> None:
+    """A process that ends because its port was taken between look and bind is started again on another port."""
+    mark = here.root / "taken"
+    squatter = "import socket, sys, time; s = socket.socket(); s.bind(('127.0.0.1', int(sys.argv[1])))"
+    thief = (
+        "import os, runpy, subprocess, sys\n"
+        f"mark, service = {str(mark)!r}, {str(here.root / 'service.py')!r}\n"
+        "if os.path.exists(mark):\n"
+        "    runpy.run_path(service, run_name='__main__')\n"
+        "open(mark, 'w').write(sys.argv[1])\n"
+        f"code = {squatter + '; print(1, flush=True); time.sleep(60)'!r}\n"
+        "subprocess.Popen([sys.executable, '-c', code, sys.argv[1]], stdout=subprocess.PIPE).stdout.readline()\n"
+        "os._exit(1)\n"
+    )
+    process = {"command": ["${python}", "-c", thief, "${port.a}"], "ready": {"tcp": "127.0.0.1:${port.a}"}}
+    file = tiny(here.root, processes={"a": process}, once={})
+    said: list[str] = []
+    made = stack.up(file, "default", here, owned=True, on_progress=said.append)
+    made.close()
+    assert f"port {mark.read_text()} of a was taken by somebody else; again with other ports" in said
+    assert not made.exports["a"].endswith(f":{mark.read_text()}")
 
 
 def test_an_interrupt_while_coming_up_leaves_nothing(here: Places) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from sim import tools
 from sim.cli import cli
 from sim.places import Places, places, shipped
 from sim.problem import InvalidFile
+from sim.tools_relocate import launcher, relocate
 
 PROGRAM = b'#!/bin/sh\necho "gadget, version 1.2.3 (x)"\n'
 OTHER = b'#!/bin/sh\necho "I am something else"\n'
@@ -33,13 +35,9 @@ def program(path: Path, text: bytes = PROGRAM) -> Path:
 
 def gadget(**more: object) -> tools.Tools:
     """Return a tools file with one tool."""
-    tool = {
-        "names": ["gadget", "other-gadget"],
-        "version": {"args": ["--version"], "pattern": r"^gadget, version (\S+)"},
-    }
-    return tools.Tools.model_validate(
-        {"tools": {"gadget": {**tool, **more}}, "hints": {"other": "brew install gadget"}}
-    )
+    version = {"args": ["--version"], "pattern": r"^gadget, version (\S+)"}
+    tool = {"names": ["gadget", "other-gadget"], "version": version, **more}
+    return tools.Tools.model_validate({"tools": {"gadget": tool}, "hints": {"other": "brew install gadget"}})
 
 
 @pytest.fixture
@@ -160,7 +158,7 @@ def test_an_archive_of_the_declared_digest_is_unpacked_and_linked(here: Places, 
     ],
 )
 def test_what_is_not_right_is_refused_and_leaves_nothing(here: Places, release, members, more, reason) -> None:  # type: ignore[no-untyped-def]
-    """A wrong digest, member, program, address or machine ends in an error with reason and cure, and an empty folder."""
+    """A wrong digest, member, program, address or machine: an error with reason and cure, and an empty folder."""
     with pytest.raises(tools.ToolsError) as caught:
         tools.setup(gadget(archives=[release(members, **more)]), here, lambda _: None)
     assert reason in str(caught.value)
@@ -181,6 +179,8 @@ def test_what_a_killed_setup_left_is_cleared_away(here: Places, release) -> None
         ({"archives": [{"system": "s", "machine": "m", "url": "http://h/a", "member": "g"}]}, "sha256"),
         ({"archives": [{"system": "s", "machine": "m", "url": "file:///a", "sha256": "0" * 64, "member": "g"}]}, "url"),
         ({"names": ["../gadget"]}, "names"),
+        ({"debian": {"package": "g", "relocate": ["/usr"]}}, "relocate"),
+        ({"debian": {"package": "g;rm"}}, "package"),
         ({"version": {"args": [], "pattern": "("}}, "not a regular expression"),
         ({"version": {"args": [], "pattern": "x"}}, "the pattern must have one group"),
     ],
@@ -219,6 +219,27 @@ def test_a_system_has_its_names(
     monkeypatch.setattr("sys.platform", "linux")
     (tmp_path / "os-release").write_text(release)
     assert tools.system_names(tmp_path / "os-release") == names
+
+
+def test_a_program_is_pointed_at_what_it_was_unpacked_with(tmp_path: Path) -> None:
+    """A compiled-in folder that came along is replaced at its length and found from the root; others stay."""
+    data = tmp_path / "root" / "usr" / "share" / "gadget"
+    data.mkdir(parents=True)
+    (data / "words").write_text("hello\n")
+    made = program(
+        tmp_path / "root" / "usr" / "bin" / "gadget",
+        b"#!/bin/sh\ncat /usr/share/gadget/words; echo /usr/share/other $1\n",
+    )
+    size = made.stat().st_size
+    assert not relocate(made, tmp_path / "root", [])
+    assert not relocate(made, tmp_path / "root", ["/usr/share/other"])
+    assert relocate(made, tmp_path / "root", ["/usr/share/gadget", "/usr/share/other"])
+    assert not relocate(made, tmp_path / "root", ["/usr/share/gadget"])
+    assert (made.stat().st_size, made.stat().st_mode & 0o777) == (size, 0o755)
+    script = launcher(Path("..") / "root", Path("usr/bin/gadget"))
+    started = program(tmp_path / "a b" / "gadget", script.encode())
+    done = subprocess.run([str(started), "x y"], cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout == "hello\n/usr/share/other x y\n"
 
 
 def tools_file(here: Places, entry: dict[str, str] | None = None) -> None:

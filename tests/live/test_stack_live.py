@@ -150,7 +150,7 @@ def test_a_stack_that_is_to_stay_outlives_its_runner(here: Places) -> None:
 
 
 def test_a_watchdog_holds_an_owned_stack_until_it_ends(here: Places) -> None:
-    """A process that was given `owner_fd` keeps the stack up after its runner's SIGKILL; with its end the stack goes."""
+    """A process that was given `owner_fd` keeps the stack up after its runner's SIGKILL; then the stack goes too."""
     code = RUNNER.replace('print("up"', (
         "import subprocess\n"
         "dog = subprocess.Popen(['sleep', '60'], pass_fds=(made.owner_fd,), start_new_session=True)\n"
@@ -268,7 +268,7 @@ def _as_nobody(home: Path) -> int:
                 try:
                     tools.setup(known, found, lambda what: print(what, file=said))
                     os._exit(0)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 (a forked test must not run on as pytest)
                     print(repr(error), file=said, flush=True)
         finally:
             os._exit(1)

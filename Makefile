@@ -1,0 +1,53 @@
+# What one does with this project. Each target says what it is for: `make help`.
+# Works without root, from any path, and offline once everything is installed. PYTHON=… chooses the interpreter.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+EXERCISE ?= invariant_breach
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+COVERAGE := $(BIN)/python -m coverage
+
+.PHONY: help run test check live bench setup lock clean venv venv-dev
+
+help: ## show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: setup ## install, fetch the real tools, and run one exercise (EXERCISE=name)
+	$(BIN)/sim run $(EXERCISE)
+
+test: venv-dev ## everything that must hold: lint, types, fast tests with coverage gates, bounded live tests
+	$(BIN)/sim setup
+	$(MAKE) --no-print-directory check
+	$(PYTEST) tests/live -m "not slow"
+
+check: venv-dev ## lint, types and the fast tests with their coverage gates; needs no real tool
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	rm -f .coverage
+	$(PYTEST) -m "not live" --cov=mbp --cov-context=test --cov-report=
+	$(BIN)/python scripts/coverage_gates.py
+
+live: venv-dev ## every live test, also those that take minutes
+	$(BIN)/sim setup
+	$(PYTEST) tests/live
+
+bench: venv ## measure, side by side, as ratios
+	$(BIN)/python -m bench
+
+setup: venv ## install, and fetch the real tools that the bundled stack needs (without root)
+	$(BIN)/sim setup
+
+lock: ## renew the lock files from pyproject.toml (needs uv)
+	scripts/lock.sh
+
+clean: ## remove what building and testing leave; keeps runs/, .sim/ and .venv/
+	rm -rf dist build .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -path ./.venv -prune -o -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@scripts/venv.sh run
+
+venv-dev:
+	@scripts/venv.sh dev

@@ -1,0 +1,1 @@
+"""What things cost, side by side with something known, as ratios: `python -m bench`."""

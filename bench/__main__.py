@@ -1,0 +1,49 @@
+"""Run the benches and print their table; `--write` puts it into bench/RESULTS.md too. Asserts nothing by the clock."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.benches import benches
+from bench.side_by_side import measure, table
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and print. Return 0: a goal that is not kept is said in the table, not by the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write bench/RESULTS.md, with command, machine and date")
+    chosen = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        measured = []
+        for bench in benches(Path(folder)):
+            print(f"{bench.name} against {bench.reference_name} ...", file=sys.stderr)
+            measured.append(measure(bench))
+    shown = table(measured)
+    print(shown)
+    if chosen.write:
+        RESULTS.write_text(page(shown), encoding="utf-8")
+        print(f"written: {RESULTS.name}", file=sys.stderr)
+    return 0
+
+
+def page(shown: str) -> str:
+    """Return the page of results: how they were made, where, when, and the table."""
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return (
+        "# Benchmarks\n\n"
+        "Made by `python -m bench --write`. Two things are run in turn and compared as ratios; seconds depend on the\n"
+        "machine and on what else it does.\n\n"
+        f"{time.strftime('%Y-%m-%d')}, {machine}.\n\n{shown}\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
