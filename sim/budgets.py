@@ -52,6 +52,6 @@ def held_against(plan: Plan, names: Chains, base: Path) -> tuple[list[tuple[str,
             )
         elif budget > max(3 * bounds.worst_s, bounds.worst_s + 15):
             warnings.append(
-                f"{plan.exercise}: {stage} within {budget:g} s is loose: declared, it takes {bounds.worst_s:g} s at most"
+                f"{plan.exercise}: {stage} within {budget:g} s is loose: at worst it takes {bounds.worst_s:g} s"
             )
     return errors, warnings

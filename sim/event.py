@@ -15,14 +15,15 @@ The fields of ``data`` for what was seen are the vocabulary of the chain, not of
 
 ``alert``
     ``name``, ``labels`` (all of them), ``fingerprint`` (Alertmanager's 16 hex digits), ``starts_at`` (epoch s),
-    ``state`` (``pending``, ``firing``, ``resolved``). One event per change of state.
+    ``state`` (``pending``, ``firing``, ``resolved``). One event per change of state. While pending, ``starts_at`` is
+    when the condition began to hold.
 ``execution``
     ``id``, ``hook``, ``action``, ``target``, ``state`` (``accepted started retry succeeded failed skipped dead_letter
     reverted``), ``fingerprint``, ``starts_at``, ``alert`` (name), ``audit_seq`` (the executor's own order), ``detail``.
 ``message``
     ``id``, ``channel`` (a key of the profile's owner entries: ``oncall slack email tickets``), ``address`` (who
-    received it), ``status`` (``firing``, ``resolved``), ``title``, ``alerts``: a list of ``{name, labels, fingerprint,
-    starts_at, status}``, each value null where the message does not carry it.
+    received it), ``status`` (``firing``, ``resolved``, null for what is not an alert), ``title``, ``alerts``: a list of
+    ``{name, labels, fingerprint, starts_at, status}``, each value null where the message does not carry it.
 ``state``
     ``fact``, ``value`` (null: the source answered, and the subject does not exist). One event per change.
 ``gauge``

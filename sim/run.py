@@ -327,7 +327,7 @@ class Run:
             self.log.append("stopped", {"by": stop.by, "reason": stop.reason, "signal": stop.signal})
 
     async def _restore(self) -> bool:
-        """Put back what an action changed and did not itself put back; tell whether every state fact reads as before."""
+        """Put back what actions changed and did not undo; tell whether every state fact reads as before."""
         assert self.journal is not None
         differs: list[str] = []
         covered = set()

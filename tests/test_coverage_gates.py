@@ -24,19 +24,20 @@ def gates(monkeypatch):
 
 @pytest.fixture
 def measured(gates, tmp_path, monkeypatch):
-    """Return a data file: of a module of ten lines, four ran at import, three in a unit test, two in another."""
-    source = tmp_path / "mbp" / "engine" / "app.py"
-    source.parent.mkdir(parents=True)
-    source.write_text("".join(f"x{number} = {number}\n" for number in range(10)))
+    """Return a data file: of two modules of ten lines, four ran at import, three in a unit test, two in another."""
+    sources = [tmp_path / "mbp" / "engine" / name for name in ("app.py", "cpmm.py")]
+    sources[0].parent.mkdir(parents=True)
+    for source in sources:
+        source.write_text("".join(f"x{number} = {number}\n" for number in range(10)))
     monkeypatch.setattr(gates, "ROOT", tmp_path)
     data = coverage.CoverageData(basename=str(tmp_path / "data"))
     for context, lines in (
         ("", [1, 2, 3, 4]),
         ("tests/mbp/test_engine_cpmm.py::test_a|run", [5, 6, 7]),
-        ("tests/mbp/test_release.py::test_b|run", [8, 9]),
+        ("tests/mbp/test_engine_api.py::test_b|run", [8, 9]),
     ):
         data.set_context(context)
-        data.add_lines({str(source): lines})
+        data.add_lines({str(source): lines for source in sources})
     data.write()
     data.close()
     return tmp_path / "data"

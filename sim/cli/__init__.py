@@ -18,11 +18,11 @@ from sim import __version__
 class Verbs(click.Group):
     """The group of all verbs: finds them by their files, and gives every ending its exit code."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all verbs, sorted."""
         return sorted(_verbs())
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the verb called `cmd_name`, imported now, or None."""
         found = _verbs().get(cmd_name)
         if found is None:
@@ -42,7 +42,7 @@ class Verbs(click.Group):
             raise click.UsageError(f"there is no verb {args[0]!r}; {did_you_mean(args[0], _verbs(), 'verbs')}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of verbs without importing one."""
         rows = [(name, _summary(file)) for name, (_, file) in sorted(_verbs().items())]
         with formatter.section("Verbs"):

@@ -282,6 +282,8 @@ class Only(Tracker):
 
     def look(self, now: float) -> None:
         """Settle as missed at the first thing that nobody asked for."""
+        if self.settled:
+            return
         for reason, seqs in violations(self.ledger):
             self.witnessed = (now, seqs)
             self.actual = reason

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from typing import Any
 
 from sim import expression
@@ -305,9 +305,13 @@ class Ledger:
         return [message for message in self.messages if message.status == status and self.belongs(message.alert)]
 
     def renewals(self, alert: Alert) -> int:
-        """How often Prometheus showed this alert inactive and then firing again since it first fired."""
+        """How often Prometheus showed this alert inactive and then firing again since it first fired.
+
+        A rule with `for` is pending in between; one that was only ever pending has not fired.
+        """
         detectors = self.detectors()
-        states = [a.state for a in self.alerts if a.key == alert.key and a.source in detectors and self.belongs(a)]
+        seen = (a for a in self.alerts if a.key == alert.key and a.source in detectors and self.belongs(a))
+        states = dropwhile(lambda state: state != "firing", (a.state for a in seen if a.state != "pending"))
         return sum(pair == ("resolved", "firing") for pair in pairwise(states))
 
     def detectors(self) -> frozenset[str]:

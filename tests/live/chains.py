@@ -78,10 +78,14 @@ class Bench:
         path = self.folder / name
         path.write_text(yaml.safe_dump(data, sort_keys=False))
         wanted = f"${{package:mbp}}/ops/prom/{name}"
-        rest = [each for each in self.stack["render"] if each["from"] not in (wanted, "${package:mbp}/ops/prom/*.rules.yaml")]
+        rest = [
+            each
+            for each in self.stack["render"]
+            if each["from"] not in (wanted, "${package:mbp}/ops/prom/*.rules.yaml")
+        ]
         if name.endswith(".rules.yaml"):
-            rest.append({"from": "${package:mbp}/ops/prom/ready.rules.yaml", "to": "rules"})
-            rest.append({"from": str(path), "to": "rules"})
+            rest.append({"from": "${package:mbp}/ops/prom/ready.rules.yaml", "to": "rules/ready.rules.yaml"})
+            rest.append({"from": str(path), "to": f"rules/{name}"})
         else:
             rest.append({"from": "${package:mbp}/ops/prom/*.rules.yaml", "to": "rules"})
             rest.append({"from": str(path), "to": name})

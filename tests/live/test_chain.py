@@ -88,7 +88,9 @@ def _already_firing(bench: Bench) -> None:
                 bench.ask("engine", "PUT", "/faults/foreign", fault, token=True)
             side = ("yes", "no")[number % 2]
             with contextlib.suppress(OSError):
-                bench.ask("release", "POST", "/v1/swaps", {"market": "foreign", "side": side, "action": "buy", "amount": "1"})
+                bench.ask(
+                    "release", "POST", "/v1/swaps", {"market": "foreign", "side": side, "action": "buy", "amount": "1"}
+                )
             bench.done.wait(0.5)
 
     def fires(bench: Bench) -> None:
@@ -177,7 +179,9 @@ def _detected_between_floor_and_worst(result: Result) -> None:
     events = list(log.read(result.folder / "log.jsonl"))
     stages: Any = next(event.data["stages"] for event in events if event.kind == "timing")
     late: Any = max(
-        event.data["lateness_max_s"] for event in events if event.kind == "observer.closed"  # type: ignore[type-var]
+        event.data["lateness_max_s"]
+        for event in events
+        if event.kind == "observer.closed"  # type: ignore[type-var]
     )
     t0 = next(event.seen_at for event in events if event.kind == "fault.t0")
     fired = next(

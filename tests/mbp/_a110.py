@@ -48,7 +48,7 @@ class Release:
     calls: list[tuple[str, str]] = field(default_factory=list)
     effects: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
-    before: Callable[[str], int | None] = lambda _: None  # noqa: E731
+    before: Callable[[str], int | None] = lambda _: None
 
     def app(self) -> web.Application:
         """Return the web application."""

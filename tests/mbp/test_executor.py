@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mbp.hooks import audit
+from mbp.hooks import audit, webhook
 from mbp.hooks.table import Table, load, parse
 from mbp.hooks.worker import rest_s
 from tests.mbp._a110 import LATER, Release, Rig, alert, delivery, rig
@@ -324,21 +324,15 @@ def test_a_restarted_executor_takes_up_what_was_begun(tmp_path: Path) -> None:
     """A call was made and its answer lost with the process: the same key again, one effect, success and not skipped."""
 
     async def story(made: Rig) -> None:
-        store = made.executor.store
-        job = store.claim(())
-        assert job is None, "the restarted workers have it"
         await made.settle()
         assert await made.states() == [("block_release", "succeeded")]
         await made.send(alert("resolved"))
 
     async def crash(made: Rig) -> None:
-        workers = made.executor.workers
-        assert workers is not None
-        made.executor.workers = None  # nobody is woken
-        await made.http.post("/v1/alerts", content=delivery(alert()))
-        store = made.executor.store
+        store, body = made.executor.store, delivery(alert())
 
-        def begin() -> None:
+        def until_the_call() -> None:
+            store.accept(webhook.parse(body), body)
             job = store.claim(())
             assert job is not None and store.begin(job, False)
             made.release.calls.append(("blocked", job.key))
@@ -346,7 +340,7 @@ def test_a_restarted_executor_takes_up_what_was_begun(tmp_path: Path) -> None:
             made.release.keys.add(job.key)
             made.release.gate = "blocked"
 
-        await made.executor.desk.do(begin)
+        await made.executor.desk.do(until_the_call)
 
     release = play(tmp_path, crash)
     release = play(tmp_path, story, release)
@@ -432,7 +426,6 @@ def test_the_audit_chain_notices_a_changed_and_a_missing_row(tmp_path: Path) -> 
         db = made.executor.store._db
         for statement in ("UPDATE audit SET detail = 'x'", "DELETE FROM audit"):
             with pytest.raises(sqlite3.IntegrityError, match="audit rows stay"):
-                await made.executor.desk.do(lambda: db.execute(statement))  # noqa: B023 - awaited at once
+                db.execute(statement)
 
-    with pytest.raises(Exception, match="audit rows stay"):
-        play(tmp_path, story)
+    play(tmp_path, story)
