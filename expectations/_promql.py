@@ -109,7 +109,7 @@ class Queries:
             cure = f" ({references(self._auth)})" if refused.status in (401, 403) else ""
             raise CannotLook(f"{where}: {refused.status} {text}{cure}") from refused
         except requests.RequestException as error:
-            raise CannotLook(self._secrets.redact(f"{where}: {type(error).__name__}: {error}")[:400]) from error
+            raise CannotLook(self._secrets.redact(f"{where}: {_why(error)}")) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CannotLook(f"{where}: the answer is not one of a Prometheus ({error!r:.100})") from error
         if not isinstance(result, list):
@@ -138,3 +138,13 @@ class Queries:
         if value is None:
             raise CannotLook(f"GET {self._url}/api/v1/query: time() has no value: {reason}")
         return value
+
+
+def _why(error: requests.RequestException) -> str:
+    """Return the cause in a few words: the library's own text repeats the whole query, twice."""
+    text = str(error)
+    if isinstance(error, requests.Timeout) or "timed out" in text:
+        return f"no answer within {TOTAL_S:g} s"
+    if "Connection refused" in text:
+        return "connection refused"
+    return f"{type(error).__name__}: {text}"[:200]

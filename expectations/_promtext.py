@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 
@@ -34,10 +35,8 @@ def duration(value: object) -> float:
 
 def _length(text: str) -> float:
     """Return the length of a range: a duration, or (since 3.0) a bare number of seconds."""
-    try:
+    with contextlib.suppress(ValueError):
         return float(text)
-    except ValueError:
-        pass
     parts = re.findall(r"(\d+)(ms|[smhdwy])", text)
     units = dict(zip(("y", "w", "d", "h", "m", "s", "ms"), _SECONDS, strict=True))
     return sum(float(number) * units[unit] for number, unit in parts)

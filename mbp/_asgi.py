@@ -120,6 +120,7 @@ def create_app(
     title: str | None = None,
     version: str = "1",
     openapi_url: str | None = None,
+    body_limit: int = BODY_LIMIT,
 ) -> FastAPI:
     """Return a FastAPI app with /healthz, /metrics, /identity, the one error shape and the body guard.
 
@@ -134,7 +135,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Guard)
+    app.add_middleware(Guard, limit=body_limit)
     _add_error_handlers(app)
 
     @app.get("/healthz", include_in_schema=False)
@@ -210,7 +211,8 @@ async def serve(app: ASGIApp, port: int) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, setattr, server, "should_exit", True)
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol spelled out asyncio sets TCP_NODELAY; without it each kept connection answers 40 ms late.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))

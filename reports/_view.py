@@ -337,10 +337,12 @@ class View:
 
 
 def _began_after(ledger: Ledger, alert: Alert) -> bool:
-    """Whether an alert began at or after t0, by the clock of whoever stamped it."""
+    """Whether an alert began at or after t0, by the clock that stamps alerts."""
     if ledger.t0_wall is None or alert.starts_at is None:
         return False
-    offset, error = ledger.offset.get(alert.source, (0.0, 0.05))
+    seers = (name for name, source in ledger.plan.observers.items() if "alert" in source.yields)
+    clocks = [ledger.offset[name] for name in seers if name in ledger.offset]
+    offset, error = clocks[0] if clocks else (0.0, 0.05)
     return alert.starts_at - offset >= ledger.t0_wall - error
 
 

@@ -189,7 +189,7 @@ def _eye(observer: ObserverView) -> str:
     looks = "-" if observer.polls is None else str(observer.polls)
     misses = "-" if observer.misses is None else str(observer.misses)
     latest = "-" if observer.lateness_s is None else spell(observer.lateness_s)
-    clock = "-" if observer.offset_s is None else f"{observer.offset_s:+.3f}s"
+    clock = "-" if observer.offset_s is None else f"{round(observer.offset_s, 3) + 0.0:+.3f}s"
     name = plain(observer.name)
     return f"  {name:<14} {spell(observer.every_s):>6} {looks:>6} {misses:>6} {latest:>7} {clock:>8}"
 

@@ -14,6 +14,7 @@ from sim.injector import Injector
 from sim.judge import Judge
 from sim.observation import ObserverKind
 from sim.secret import Secrets
+from sim.watchdog import Watchdog, start
 
 #: The lease asked of a target that can hold one, seconds.
 TTL_S = 10.0
@@ -51,7 +52,12 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class Around:
-    """What a run has around it."""
+    """What a run has around it.
+
+    `exports` and `past` are the stack's, `owner_fd` the descriptor that holds it up (null where it is not this run's).
+    `allow_firing` and `allow_target` carry the reasons that a person gave. `watchdog` starts the process that finishes
+    the run if this one cannot; only tests in virtual time go without.
+    """
 
     names: Names
     secrets: Secrets
@@ -62,5 +68,8 @@ class Around:
     allow_firing: Mapping[str, str] = field(default_factory=dict)
     past: Mapping[str, JSON] | None = None
     ttl_s: float = TTL_S
+    owner_fd: int | None = None
+    allow_target: str | None = None
+    watchdog: Callable[..., Watchdog] | None = start
     on_event: Callable[[Any], None] | None = None
     on_judge: Callable[[Judge], None] | None = None

@@ -92,8 +92,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Hand `func` to a thread; virtual time stands still until it is back."""
-        self._out += 1
         future = super().run_in_executor(executor, func, *args)
+        self._out += 1
         future.add_done_callback(lambda _: setattr(self, "_out", self._out - 1))
         return future
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from sim.event import JSON
 from sim.injector import InjectionError, Injector, Probe, Receipt, Site
-from sim.log import Log
+from sim.log import Log, canonical, scrub
 from sim.plan import Fault
 from sim.secret import Secrets
 from sim.target import Door
@@ -25,8 +25,14 @@ T = TypeVar("T")
 #: The longest that one call of an injector may take.
 CALL_S = 10.0
 
+#: How long a call that was cancelled may take to let go, seconds.
+LET_GO_S = 1.0
+
 #: Waits between attempts to withdraw, seconds. The last is followed by one more attempt.
 BACK_OFF_S = (0.1, 0.3, 1.0, 2.0, 4.0)
+
+#: Between the two read-backs of whoever finishes for a dead runner, seconds.
+READ_AGAIN_S = 0.2
 
 #: How often the effect is probed, seconds.
 PROBE_S = 0.25
@@ -68,16 +74,41 @@ async def finished(work: Awaitable[T]) -> T:
                 raise
             cancelled = True
     if cancelled:
-        raise asyncio.CancelledError
+        raise asyncio.CancelledError from task.exception()
     return task.result()
 
 
 async def _call(what: str, work: Awaitable[T]) -> T:
+    """Await one call of an injector, no longer than `CALL_S` even if it will not be cancelled."""
+    task = asyncio.ensure_future(_contained(what, work))
     try:
-        async with asyncio.timeout(CALL_S):
-            return await work
+        await asyncio.wait({task}, timeout=CALL_S)
+        if task.cancelled():
+            raise InjectionError(f"{what} was cancelled from within")
+        if task.done():
+            return task.result()
+    finally:
+        await _ended([task])
+    raise InjectionError(f"{what} did not answer within {CALL_S:g} s")
+
+
+async def _contained(what: str, work: Awaitable[T]) -> T:
+    """Await `work`; a plugin that times out or tries to end the process does neither to the runner."""
+    try:
+        return await work
     except TimeoutError as error:
-        raise InjectionError(f"{what} did not answer within {CALL_S:g} s") from error
+        raise InjectionError(f"{what} timed out: {str(error) or 'no answer'}") from error
+    except SystemExit as error:
+        raise RuntimeError(f"{what} tried to end the process (exit {error.code})") from error
+
+
+async def _ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and give them a moment to end; one that will not is left alone."""
+    open_ones = {task for task in tasks if not task.done()}
+    for task in open_ones:
+        task.cancel()
+    if open_ones:
+        await asyncio.wait(open_ones, timeout=LET_GO_S)
 
 
 class Injections:
@@ -88,6 +119,8 @@ class Injections:
         self._journal = journal
         self._log = log
         self._intended: list[Injection] = []
+        self._unwritten: Exception | None = None
+        self.unproven: dict[str, str] = {}
 
     async def prepare(self) -> None:
         """Look at every target, changing nothing. Raises `InjectionError`, also when there is nothing to hit."""
@@ -107,7 +140,14 @@ class Injections:
     def intend(self, deadline_wall: float) -> None:
         """Write what undoing needs to the disk, before anything is applied. Raises `JournalError`."""
         for injection in self._injections:
-            self._journal.write("intent", **intent(injection, deadline_wall))
+            record = intent(injection, deadline_wall)
+            try:
+                text = canonical([injection.receipt, injection.prior])
+            except (ValueError, TypeError, RecursionError) as error:
+                raise InjectionError(f"the receipt of {injection.fault.injector} is not plain JSON: {error}") from error
+            if injection.site.secrets.redact(text) != text:
+                raise InjectionError(f"the receipt of {injection.fault.injector} carries a secret: give a reference")
+            self._journal.write("intent", **record)
             self._intended.append(injection)
 
     async def apply(self) -> None:
@@ -129,25 +169,39 @@ class Injections:
     async def _renew(self, injection: Injection) -> None:
         """Renew the lease at a third of it. A failed renewal is tried again; the target drops the fault by itself."""
         assert injection.injector.renew is not None
+        loop, ttl_s = asyncio.get_running_loop(), injection.site.ttl_s
+        renewed = loop.time()
         while True:
-            await asyncio.sleep(injection.site.ttl_s / 3)
+            await asyncio.sleep(ttl_s / 3)
+            sent = loop.time()
+            if sent - renewed > ttl_s:
+                # Renewing now would inject a second time: the target has dropped the fault by itself.
+                reason = (
+                    f"the lease of {injection.id} was last renewed {sent - renewed:.1f} s ago, and holds {ttl_s:g} s"
+                )
+                self._log.append("fault.lapsed", {"fault": injection.id, "reason": reason})
+                return
             try:
                 await _call("renewal", injection.injector.renew(injection.site, injection.receipt))
+                renewed = sent
             except InjectionError as error:
                 self._log.append("note", {"text": f"the lease of {injection.id} was not renewed: {error}"})
 
     async def _guard(self, injection: Injection, what: str, work: Awaitable[None]) -> None:
         try:
-            await work
+            await _contained(what, work)
         except InjectionError as error:
             self._log.append("note", {"text": f"{what} of {injection.id} ended: {error}"})
+        except Exception as error:  # noqa: BLE001 - a plugin's bug: it goes on the record, and the outcome is *error*
+            name = injection.fault.injector
+            self._log.append("run.error", {"error": f"{what} of {name} fell over: {type(error).__name__}: {error}"})
 
     async def prove(self) -> dict[str, str]:
         """Probe each fault until it is seen to bite; to be cancelled when the budget is over.
 
         `unproven` says what the last look at each fault that is not yet proven gave.
         """
-        self.unproven: dict[str, str] = {injection.id: "not looked at yet" for injection in self._injections}
+        self.unproven = {injection.id: "not looked at yet" for injection in self._injections}
         while self.unproven:
             for injection in self._injections:
                 if injection.id in self.unproven:
@@ -162,6 +216,10 @@ class Injections:
         except InjectionError as error:
             self.unproven[injection.id] = str(error)
             return
+        except Exception as error:  # noqa: BLE001 - a plugin's bug: it goes on the record, and the outcome is *error*
+            self.unproven[injection.id] = why = f"effect probe fell over: {type(error).__name__}: {error}"
+            self._log.append("run.error", {"error": f"{injection.fault.injector}: {why}"})
+            return
         if probe.holds:
             del self.unproven[injection.id]
             self._log.append("fault.effective", {"fault": injection.id, "evidence": dict(probe.evidence)})
@@ -172,12 +230,19 @@ class Injections:
         """Withdraw every fault that was intended, last first, and read each back; tell whether all are gone."""
         gone = True
         for injection in reversed(self._intended):
-            for task in injection.tasks:
-                task.cancel()
-            await asyncio.gather(*injection.tasks, return_exceptions=True)
-            self._log.append("fault.withdrawing", {"fault": injection.id})
-            gone &= await take_back(injection, self._journal, self._log.append, by="runner")
+            await _ended(injection.tasks)
+            self._tell("fault.withdrawing", {"fault": injection.id})
+            gone &= await take_back(injection, self._journal, self._tell, by="runner")
+        if self._unwritten is not None:
+            raise self._unwritten  # only now: a record that cannot be written must not keep a fault in place
         return gone
+
+    def _tell(self, kind: str, data: Mapping[str, JSON]) -> None:
+        """Write to the record; remember the first failure for when everything was tried."""
+        try:
+            self._log.append(kind, data)
+        except Exception as error:  # noqa: BLE001 - raised by `withdraw` once every fault was tried
+            self._unwritten = self._unwritten or error
 
 
 def intent(injection: Injection, deadline_wall: float) -> dict[str, JSON]:
@@ -209,18 +274,24 @@ def from_intent(record: Mapping[str, Any], injector: Callable[[str], Injector], 
     return Injection(fault, injector(name), site, receipt=dict(record["receipt"]), prior=record["prior"])
 
 
-async def take_back(injection: Injection, journal: Journal, say: Say, by: str) -> bool:
+async def take_back(injection: Injection, journal: Journal, say: Say, by: str, settle_s: float = 0.0) -> bool:
     """Withdraw one fault, with back-off, until it is read back gone; journal and report either way.
 
-    "Gone" counts only after the read-back: a target that answers "no such fault" may still be biting.
+    "Gone" counts only after the read-back: a target that answers "no such fault" may still be biting. Whoever finishes
+    for a dead runner gives `settle_s`: a request of its that was in flight may still land, so the first read-back comes
+    only then, and there are two.
     """
     trouble = ""
     for wait_s in (*BACK_OFF_S, None):
         try:
             await _call("withdraw", injection.injector.withdraw(injection.site, injection.receipt))
+            await asyncio.sleep(settle_s)
             probe: Probe = await _call("read-back", injection.injector.gone(injection.site, injection.receipt))
+            if probe.holds and settle_s:
+                await asyncio.sleep(READ_AGAIN_S)
+                probe = await _call("read-back", injection.injector.gone(injection.site, injection.receipt))
             if probe.holds:
-                evidence = dict(probe.evidence)
+                evidence = scrub(dict(probe.evidence), injection.site.secrets.redact)
                 journal.write("withdrawn", fault=injection.id, by=by, evidence=evidence)
                 say("fault.gone", {"fault": injection.id, "evidence": evidence})
                 return True

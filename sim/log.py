@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,13 +28,14 @@ def canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _scrub(value: JSON, redact: Callable[[str], str]) -> JSON:
+def scrub(value: JSON, redact: Callable[[str], str]) -> JSON:
+    """Return `value` as it may be written: secrets blacked out, in keys too; what JSON cannot hold (NaN) is null."""
     if isinstance(value, str):
-        return redact(value)
+        return redact(value.encode("utf-8", "replace").decode())  # half a surrogate pair cannot be written
     if isinstance(value, Mapping):
-        return {redact(key): _scrub(item, redact) for key, item in value.items()}
+        return {str(scrub(key, redact)): scrub(item, redact) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_scrub(item, redact) for item in value]
+        return [scrub(item, redact) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
@@ -65,7 +67,7 @@ class Log:
 
     def append(self, kind: str, data: Mapping[str, JSON], source: str = SIM, occurred_at: float | None = None) -> Event:
         """Write one event and return it as written."""
-        scrubbed = _scrub(dict(data), self._redact)
+        scrubbed = scrub(dict(data), self._redact)
         assert isinstance(scrubbed, dict)
         event = Event(
             seq=self._seq,
@@ -107,6 +109,18 @@ def as_json(event: Event) -> dict[str, JSON]:
     }
 
 
+def _plain(event: Event) -> bool:
+    """Whether the fields are of the types that they are written with."""
+    numbers = (event.seen_at, event.wall, 0.0 if event.occurred_at is None else event.occurred_at)
+    texts = (event.source, event.kind, event.prev)
+    return (
+        type(event.seq) is int
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(event.data, dict)
+    )
+
+
 def read(path: Path) -> Iterator[Event]:
     """Yield the events of a record, checking the chain. Raises `BrokenRecord`, `OSError`.
 
@@ -120,8 +134,10 @@ def read(path: Path) -> Iterator[Event]:
             line = raw[:-1]
             try:
                 event = Event(**json.loads(line))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 raise BrokenRecord(f"{path}:{number}: not an event of this record ({error})") from error
+            if not _plain(event):
+                raise BrokenRecord(f"{path}:{number}: not an event of this record (a field of another type)")
             if event.prev != prev or event.seq != number - 1:
                 raise BrokenRecord(f"{path}:{number}: the chain is broken: this line or the one before was altered")
             prev = hashlib.sha256(line).hexdigest()

@@ -6,16 +6,18 @@ is for. What is checked is whether a verdict could mean anything: the right targ
 
 from __future__ import annotations
 
-import re
+import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sim import expression, restore
 from sim.expression import Truth
-from sim.fill import filled
+from sim.expression.pattern import PatternError, compile_pattern
+from sim.fill import NotExported, filled
 from sim.judge.ledger import Now
 from sim.observation import CannotLook, SendsCanary
 from sim.secret import SecretMissing
+from sim.watching import LOOK_S
 
 if TYPE_CHECKING:
     from sim.run import Run
@@ -69,7 +71,7 @@ class Preflight:
         try:
             where = filled(identity, self.run.around.exports)
             said, instance = await restore.identity(where.url, where.auth, self.run.around.secrets)
-        except (restore.RestoreError, SecretMissing, ValueError) as error:
+        except (restore.RestoreError, SecretMissing, NotExported, ValueError) as error:
             raise self._refuse("environment", f"the target does not say what it is: {error}") from error
         if said != wanted:
             raise self._refuse("environment", f"the live target reports {said!r}; this profile is for {wanted!r}")
@@ -98,7 +100,8 @@ class Preflight:
         last: dict[tuple[object, str], tuple[str, str]] = {}
         for alert in self.ledger.alerts:
             last[(alert.key, alert.source)] = (alert.name, alert.state)
-        return {name: state for name, state in last.values() if state in ("pending", "firing")}
+        burning = [(name, state) for name, state in last.values() if state in ("pending", "firing")]
+        return dict(sorted(burning, key=lambda each: each[1] == "firing"))  # of several of one name firing stays
 
     def _foreign(self) -> None:
         """No alert outside the hook fires: nobody experiments in the middle of an incident."""
@@ -181,9 +184,11 @@ class Preflight:
         labels = {"alertname": CANARY, "run": name, "owner": self.plan.owner, "severity": "info"}
         try:
             for sender in senders:
-                await sender.send_canary(labels, 2.0)
-        except CannotLook as error:
-            raise self._refuse("canary", f"the alert path does not take a test message: {error}") from error
+                async with asyncio.timeout(LOOK_S):
+                    await sender.send_canary(labels, 2.0)
+        except (CannotLook, OSError) as error:
+            why = str(error) or f"no answer within {LOOK_S:g} s"
+            raise self._refuse("canary", f"the alert path does not take a test message: {why}") from error
         wanted = set(self.plan.hook.channels if self.plan.hook else ())
         await self.run.until(lambda: wanted <= self._canary_channels(name), CANARY_S + self.run.group_interval_s)
         reached = self._canary_channels(name)
@@ -209,5 +214,10 @@ def _matches(matcher: dict[str, Any], alert: str) -> bool:
     if matcher["name"] != "alertname":
         return True
     value = str(matcher["value"])
-    hit = re.fullmatch(value, alert) is not None if matcher.get("is_regex") else value == alert
+    hit = value == alert
+    if matcher.get("is_regex"):
+        try:
+            hit = compile_pattern(f"^(?:{value})$").search(alert)
+        except PatternError:
+            return True  # what cannot be read may well match
     return hit is bool(matcher.get("is_equal", True))

@@ -47,12 +47,17 @@ def owner_alive(header: Mapping[str, Any]) -> bool:
 
     owner = header.get("owner") or {}
     try:
-        return abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["started"])) < 0.01
-    except (psutil.Error, KeyError, ValueError):
+        process = psutil.Process(int(owner["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False  # it is dead; its parent has only not asked yet
+        return abs(process.create_time() - float(owner["started"])) < 0.01
+    except (psutil.Error, KeyError, ValueError, TypeError):
         return False
 
 
-async def recover(folder: Path, names: Names, secrets: Secrets, say: Say) -> Left:
+async def recover(
+    folder: Path, names: Names, secrets: Secrets, say: Say, by: str = "recover", settle_s: float = 0.0
+) -> Left:
     """Withdraw what the journal in `folder` leaves open, last first, then restore. Raises `JournalError`."""
     left = undo.read(folder / undo.FILE)
     if not left.unfinished:
@@ -63,18 +68,28 @@ async def recover(folder: Path, names: Names, secrets: Secrets, say: Say) -> Lef
         for fault, record in reversed(left.faults.items()):
             try:
                 injection = from_intent(record, names.injector, secrets)
-            except LookupError as error:
-                reasons.append(f"{fault}: {error.args[0] if error.args else error}")
+            except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
+                reasons.append(f"{fault}: {_why(error)}")
                 continue
             say("fault.withdrawing", {"fault": fault})
-            if not await take_back(injection, journal, say, by="recover"):
+            if not await take_back(injection, journal, say, by, settle_s):
                 reasons.append(f"{fault} is not proven gone")
-        for record in left.restores.values():
-            kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]
-            trouble = await restore.put_back(record, kind, secrets, journal, say, by="recover")
+        for fact, record in left.restores.items():
+            try:
+                kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]
+            except Exception as error:  # noqa: BLE001 - as above
+                reasons.append(f"{fact}: {_why(error)}")
+                continue
+            trouble = await restore.put_back(record, kind, secrets, journal, say, by)
             reasons += [trouble] if trouble else []
         if not reasons:
-            journal.write("closed", by="recover")
+            journal.write("closed", by=by)
     finally:
         journal.close()
-    return Left(folder, tuple(reasons))
+    return Left(folder, tuple(secrets.redact(reason) for reason in reasons))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, LookupError) and not isinstance(error, KeyError):
+        return str(error.args[0] if error.args else error)
+    return f"its record in the journal cannot be used: {type(error).__name__}: {error}"

@@ -59,4 +59,6 @@ def finished(folder: Path) -> Finished:
     except OSError as error:
         missing = Path(str(error.filename)).name
         raise NotARun(f"{folder} has no {missing}: the run was cut short; see `sim recover`") from error
+    except ValueError as error:
+        raise NotARun(f"{folder}/verdicts.json is not what a run leaves ({error}); use `sim judge`") from error
     return Finished(folder.name, plan, judgement, events)

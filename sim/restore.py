@@ -17,8 +17,8 @@ from sim.injection import Say
 from sim.observation import CannotLook, ObserverKind
 from sim.secret import SecretMissing, Secrets
 from sim.target import Auth, Fact, ObserverSpec, Restore
-from sim.undo import Journal
-from sim.watching import opening
+from sim.undo import Journal, JournalError
+from sim.watching import LOOK_S, MISSES, opening
 
 #: How long a restored fact may take to read as before, seconds, and how often it is looked at.
 SETTLE_S = 10.0
@@ -69,7 +69,7 @@ async def put_back(
     fact, prior = str(done["fact"]), done["prior"]
     trouble: str | None = None
     try:
-        reads = await _read(done, kind, secrets)
+        reads = await _patiently(done, kind, secrets)
         if reads != prior:
             say("restore.called", {"fact": fact, "reads": reads, "prior": prior, "by": by})
             await send(done["call"], secrets)
@@ -78,19 +78,30 @@ async def put_back(
             journal.write("restored", fact=fact, value=prior, by=by)
             return None
         trouble = f"{fact} reads {reads!r}, was {prior!r}"
-    except (CannotLook, RestoreError, SecretMissing) as error:
-        trouble = f"{fact}: {error}"
-    return trouble
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong with this fact, the others are still put back
+        known = isinstance(error, CannotLook | RestoreError | SecretMissing | JournalError)
+        trouble = f"{fact}: {error}" if known else f"{fact}: {type(error).__name__}: {error}"
+    return secrets.redact(trouble)
 
 
 async def _settle(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
     reads: JSON = None
     for _ in range(int(SETTLE_S / LOOK_AGAIN_S)):
-        reads = await _read(done, kind, secrets)
+        reads = await _patiently(done, kind, secrets)
         if reads == done["prior"]:
             return reads
         await asyncio.sleep(LOOK_AGAIN_S)
     return reads
+
+
+async def _patiently(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
+    """Return what the fact reads; one look that fails is not yet a target that cannot be read."""
+    for _ in range(MISSES - 1):
+        try:
+            return await _read(done, kind, secrets)
+        except (CannotLook, OSError):
+            await asyncio.sleep(LOOK_AGAIN_S)
+    return await _read(done, kind, secrets)
 
 
 async def _read(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
@@ -98,10 +109,13 @@ async def _read(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -
     fact = Fact.model_validate(done["read"])
     spec = ObserverSpec.model_validate(done["spec"])
     given = opening(str(done["observer"]), spec, kind, {str(done["fact"]): fact}, {"secrets": secrets})
-    async with kind.open(given) as observer, asyncio.timeout(5.0):
-        for observation in await observer.poll():
-            if observation.kind == "state" and observation.data["fact"] == done["fact"]:
-                return observation.data["value"]
+    try:
+        async with asyncio.timeout(LOOK_S), kind.open(given) as observer:
+            for observation in await observer.poll():
+                if observation.kind == "state" and observation.data["fact"] == done["fact"]:
+                    return observation.data["value"]
+    except TimeoutError as error:
+        raise CannotLook(f"{done['observer']} does not answer within {LOOK_S:g} s") from error
     raise CannotLook(f"{done['observer']} does not read it")
 
 

@@ -22,6 +22,7 @@ from sim.around import Around, Stopped
 from sim.chain import ChainError, ChainQuestion
 from sim.event import JSON
 from sim.fill import NotExported, fill, filled, packaged
+from sim.guard import Guard
 from sim.injection import Injection, Injections, finished
 from sim.injector import InjectionError, Site
 from sim.judge import Judge, Judgement
@@ -62,6 +63,7 @@ class Run:
         self.journal: Journal | None = None
         self.injections: Injections | None = None
         self.restores: list[dict[str, JSON]] = []
+        self.guard = Guard(around, folder, self.log, self.judge)
         self._wake = asyncio.Event()
         around.stop.wake = self._wake.set
         self.log.listen(self._folded)
@@ -70,6 +72,7 @@ class Run:
 
     def _folded(self, event: Any) -> None:
         self.judge.feed(event)
+        self.guard.see(event)
         self._wake.set()
         if self.around.on_event:
             self.around.on_event(event)
@@ -79,6 +82,7 @@ class Run:
     async def story(self) -> Judgement:
         """Tell it from the first line to the last."""
         self._open()
+        self.guard.begin()
         try:
             async with self.watching:
                 try:
@@ -87,6 +91,7 @@ class Run:
                     await finished(self._afterwards())
         except Exception as error:  # noqa: BLE001 - our own bug: it goes on the record, and the outcome is *error*
             self.log.append("run.error", {"error": f"{type(error).__name__}: {error}"})
+        await self.guard.end()
         self._say("close")
         self.log.append("run.closed", {})
         self.log.close()
@@ -121,6 +126,8 @@ class Run:
         assert self.injections is not None
         self._say("withdraw")
         gone = await self.injections.withdraw()
+        if gone:
+            self.guard.withdrawn()
         if gone and self._judged:
             await self._recover()
         self._say("restore")
@@ -251,9 +258,14 @@ class Run:
         assert self.journal is not None
         self.injections = Injections(self._sites(), self.journal, self.log)
         await self.injections.prepare()
+        try:
+            self.guard.arm()
+        except OSError as error:
+            raise InjectionError(f"the watchdog cannot be started, so nothing is injected: {error}") from error
         self.injections.intend(self.log.wall() + self.plan.hold_s)
         if self.around.stop.by:
             raise Stopped
+        self.guard.held_for(self.plan.hold_s)
         self.log.append("fault.t0", {"hold_s": self.plan.hold_s})
         t0 = self.log.now()
         await self.injections.apply()

@@ -7,12 +7,18 @@ the value and can black it out of any text, in each spelling in which it may tur
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 BLACKED_OUT = "[redacted]"
+
+#: A line of a secret that is shorter says too little to be hidden by itself.
+SHORTEST_LINE = 8
 
 
 class SecretMissing(Exception):
@@ -25,6 +31,7 @@ class Secrets:
     def __init__(self, environ: dict[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._spellings: dict[str, None] = {}
+        self._any: re.Pattern[str] | None = None
 
     def resolve(self, reference: str) -> str:
         """Return the value behind `reference`; from now on `redact` hides it. Raises `SecretMissing`, `ValueError`."""
@@ -38,6 +45,8 @@ class Secrets:
                 value = Path(rest).expanduser().read_text(encoding="utf-8").strip()
             except OSError as error:
                 raise SecretMissing(f"cannot read secret file {rest}: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise SecretMissing(f"secret file {rest} is not text in UTF-8") from error
         else:
             raise ValueError(f"not a secret reference: write env:NAME or file:PATH, not {scheme!r}:…")
         if not value:
@@ -46,21 +55,36 @@ class Secrets:
         return value
 
     def know(self, value: str) -> None:
-        """Hide `value` from now on, and what a header, a URL, JSON or Basic authentication makes of it."""
-        plain = value.encode()
-        for spelling in (
-            value,
-            json.dumps(value)[1:-1],
-            json.dumps(value, ensure_ascii=False)[1:-1],
-            quote(value, safe=""),
-            quote_plus(value),
-            base64.b64encode(plain).decode().rstrip("="),
-            base64.urlsafe_b64encode(plain).decode().rstrip("="),
-        ):
-            self._spellings[spelling] = None
+        """Hide `value` from now on, and what a header, a URL, JSON, HTML or Basic authentication makes of it."""
+        self._spellings.update(dict.fromkeys(each for each in _spellings(value) if each))
+        longest = sorted(self._spellings, key=len, reverse=True)
+        self._any = re.compile("|".join(map(re.escape, longest)))
 
     def redact(self, text: str) -> str:
         """Return `text` with every known secret value blacked out, the longest spelling first."""
-        for spelling in sorted(self._spellings, key=len, reverse=True):
-            text = text.replace(spelling, BLACKED_OUT)
-        return text
+        return self._any.sub(BLACKED_OUT, text) if self._any else text
+
+
+def _spellings(value: str) -> Iterator[str]:
+    """Yield the ways in which others write `value`: whoever echoes it seldom does so letter by letter."""
+    plain = value.encode("utf-8", "surrogateescape")
+    quoted = (quote(plain, safe=""), quote(plain), quote_plus(plain))
+    written = json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]
+    yield value
+    yield from written
+    yield from (text.replace("/", "\\/") for text in written)  # PHP and some Java
+    yield from (_for_html(text) for text in written)  # Go
+    yield repr(value)[1:-1]
+    yield from quoted
+    yield from (re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), text) for text in quoted)
+    yield from (html.escape(value), html.escape(value, quote=False))
+    yield base64.b64encode(plain).decode().rstrip("=")
+    yield base64.urlsafe_b64encode(plain).decode().rstrip("=")
+    lines = value.split()
+    if len(lines) > 1:  # a key in several lines, shown on one or in part
+        yield " ".join(lines)
+        yield from (line for line in value.splitlines() if len(line) >= SHORTEST_LINE)
+
+
+def _for_html(text: str) -> str:
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -40,9 +40,13 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Open (or create) the journal of the run in `folder`. Raises `JournalError`."""
         self.path = folder / FILE
+        self._torn = True  # a killed writer's half record may be there
         try:
             created = not self.path.exists()
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise JournalError(f"cannot open the undo journal {self.path}: {error.strerror}") from error
+        try:
             self._drop_torn_tail()
             if created:
                 directory = os.open(folder, os.O_RDONLY)
@@ -51,6 +55,7 @@ class Journal:
                 finally:
                     os.close(directory)
         except OSError as error:
+            os.close(self._fd)
             raise JournalError(f"cannot open the undo journal {self.path}: {error.strerror}") from error
 
     def _drop_torn_tail(self) -> None:
@@ -60,14 +65,22 @@ class Journal:
         keep = whole.rfind(b"\n") + 1
         if keep != size:
             os.ftruncate(self._fd, keep)
+        self._torn = False
 
     def write(self, record: str, **fields: JSON) -> None:
         """Append one record and wait until it is on the disk. Raises `JournalError`."""
-        line = canonical({"v": VERSION, "record": record, **fields}).encode() + b"\n"
         try:
+            line = canonical({"v": VERSION, "record": record, **fields}).encode() + b"\n"
+        except (ValueError, TypeError, RecursionError) as error:
+            raise JournalError(f"{record!r} cannot stand in the undo journal {self.path}: {error}") from error
+        try:
+            if self._torn:
+                self._drop_torn_tail()
+            self._torn = True
             written = os.write(self._fd, line)
             if written != len(line):
                 raise OSError(0, "short write: the disk may be full")
+            self._torn = False
             os.fsync(self._fd)
         except OSError as error:
             raise JournalError(f"cannot write the undo journal {self.path}: {error.strerror}") from error
@@ -109,11 +122,15 @@ def read(path: Path) -> Open:
         try:
             record = json.loads(line)
             version, kind = record["v"], record["record"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise JournalError(f"{path}:{number}: not a journal record; the state of the target is unknown") from error
-        if version != VERSION:
+        if version != VERSION or isinstance(version, bool):
             raise JournalError(f"{path}:{number}: journal version {version!r}; this sim reads version {VERSION}")
-        _apply(found, kind, record, number)
+        try:
+            _apply(found, kind, record, number)
+        except KeyError as error:
+            text = f"{path}:{number}: {kind!r} without its {error}; the state of the target is unknown"
+            raise JournalError(text) from error
     return found
 
 

@@ -53,10 +53,16 @@ class Watch:
         self._why = ""
 
     async def run(self) -> None:
-        """Look again and again until cancelled."""
+        """Look again and again until cancelled. An observer that falls over is on the record at once, and blind."""
         while True:
             started = self._log.now()
-            await self._look(started)
+            try:
+                await self._look(started)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's bug: the outcome is *error*
+                why = f"{type(error).__name__}: {error}"
+                self._blind(started, why)
+                self._log.append("run.error", {"error": f"observer {self.name} fell over: {why}"})
+                return
             await asyncio.sleep(max(0.0, self._every_s - (self._log.now() - started)))
 
     async def _look(self, started: float) -> None:
@@ -83,10 +89,16 @@ class Watch:
         self._misses += 1
         self._missed += 1
         self._why = why
-        if self._misses >= MISSES and self._seeing is not False:
-            self._seeing = False
-            since = started if self._last_seen is None else self._last_seen
-            self._log.append("observer.blind", {"error": why, "since": round(since, 6)}, source=self.name)
+        if self._misses >= MISSES:
+            self._blind(started, why)
+
+    def _blind(self, started: float, why: str) -> None:
+        self._why = why
+        if self._seeing is False:
+            return
+        self._seeing = False
+        since = started if self._last_seen is None else self._last_seen
+        self._log.append("observer.blind", {"error": why, "since": round(since, 6)}, source=self.name)
 
     def _write(self, observation: Observation) -> None:
         self._log.append(observation.kind, observation.data, source=self.name, occurred_at=observation.occurred_at)
@@ -99,9 +111,12 @@ class Watch:
         for _ in range(3):
             before, wall = self._log.now(), self._log.wall()
             try:
-                theirs = await self.observer.source_time()
-            except CannotLook:
-                return  # it is already on the way to blind
+                async with asyncio.timeout(LOOK_S):
+                    theirs = await self.observer.source_time()
+            except (CannotLook, OSError) as error:
+                text = f"the clock of {self.name} could not be read: {str(error) or 'no answer in time'}"
+                self._log.append("note", {"text": text})
+                return
             took = self._log.now() - before
             if best is None or took < 2 * best[1]:
                 best = (theirs - (wall + took / 2), took / 2)

@@ -39,6 +39,8 @@ class Mark:
 
 @dataclass(slots=True)
 class Node:
+    """One value of the document, with where it stands."""
+
     start: int
     end: int
     style: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -13,7 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker that `make live` runs and `make test` does not."""
+    """Register the marker that `make live` runs and `make test` does not; keep locks and levers to this test run."""
+    machine = tempfile.TemporaryDirectory(prefix="sim-tests-")
+    os.environ["SIM_MACHINE_DIR"] = machine.name
+    config.add_cleanup(machine.cleanup)
     config.addinivalue_line(
         "markers", "slow: a live test that takes minutes; `make live` runs it, `make test` does not"
     )

@@ -23,9 +23,8 @@ import aiohttp
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from starlette.middleware import Middleware
 
-from mbp._asgi import ApiError, Guard, create_app, run
+from mbp._asgi import ApiError, create_app, run
 from mbp._service import CLIENT_KEEP_ALIVE_S, StartRefused, hold_data_folder, port_number
 from mbp.hooks import webhook
 from mbp.hooks._http import PAGE_LIMIT, Desk
@@ -137,9 +136,10 @@ def build(executor: Executor) -> FastAPI:
         async with executor.working():
             yield
 
-    app = create_app("executor", registry=executor.registry, health=executor.health, lifespan=lifespan)
     # Alertmanager puts many alerts into one delivery; the platform's general limit would refuse them for ever.
-    app.user_middleware[:] = [Middleware(Guard, limit=ALERTS_LIMIT)]
+    app = create_app(
+        "executor", registry=executor.registry, health=executor.health, lifespan=lifespan, body_limit=ALERTS_LIMIT
+    )
 
     @app.post("/v1/alerts")
     async def alerts(request: Request) -> JSONResponse:

@@ -20,7 +20,7 @@ from mbp.release.proxy import HOP, NoAnswer, Upstream
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-Reason = Annotated[str, StringConstraints(max_length=500)]
+Reason = Annotated[str, StringConstraints(max_length=2000)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]

@@ -75,7 +75,9 @@ class Progress:
             self._status.update(f"{self._phase}{left}")
 
     def _line(self, mark: str, text: str, now: float, colour: str | None = None) -> None:
-        plain = f"{now:8.2f}s {mark or ' '} {text}"
+        from sim.problem import visible  # what the target says must not steer the terminal
+
+        plain = f"{now:8.2f}s {mark or ' '} {visible(text)}"
         if self._status is not None:
             from rich.text import Text
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from sim.event import Event
 
 
 @click.command("judge")
@@ -22,17 +28,23 @@ def command(run: str, form: str, check: bool) -> None:
     from sim.judge import judge
     from sim.log import canonical
     from sim.places import places
+    from sim.problem import visible
     from sim.report import NotARun, read_plan
 
     folder = folder_of(run, places().runs)
     try:
         plan = read_plan(folder)
-        judgement = judge(plan, log.read(folder / "log.jsonl"))
+        events = tuple(log.read(folder / "log.jsonl"))
+        altered = _altered(folder, events)
+        judgement = judge(plan, events)
         recorded = (folder / "verdicts.json").read_text(encoding="utf-8") if check else None
     except (NotARun, OSError) as error:
         raise click.UsageError(str(error)) from error
     except log.BrokenRecord as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(8)
+    if altered:
+        click.echo(f"error: {altered}", err=True)
         sys.exit(8)
     text = canonical(judgement.as_json()) + "\n"
     if form == "json":
@@ -41,11 +53,22 @@ def command(run: str, form: str, check: bool) -> None:
         click.echo(f"{judgement.outcome}: {plan.exercise}" + (f" (link: {judgement.link})" if judgement.link else ""))
         for verdict in judgement.verdicts:
             took = "" if verdict.took_s is None else f"  {verdict.took_s:+.2f} s"
-            click.echo(f"  {verdict.value:8} {verdict.clause:16}{took}  {verdict.reason or verdict.actual}")
+            why = visible(verdict.reason or verdict.actual)
+            click.echo(f"  {verdict.value:8} {verdict.clause:16}{took}  {why}")
     if check and recorded != text:
         click.echo("error: verdicts.json differs from what the record proves", err=True)
         sys.exit(8)
     sys.exit(judgement.exit_code)
+
+
+def _altered(folder: Path, events: Sequence[Event]) -> str | None:
+    """Say why the plan is not the one that the record was made of; null when it is."""
+    stored = hashlib.sha256((folder / "plan.json").read_bytes().removesuffix(b"\n")).hexdigest()
+    if not events or events[0].kind != "run.opened":
+        return f"{folder / 'log.jsonl'} is empty or does not begin with the opening of a run"
+    if events[0].data.get("plan") != stored:
+        return f"{folder / 'plan.json'} is not the plan that this record was made of: its digest differs"
+    return None
 
 
 def folder_of(run: str, runs: Path) -> Path:

@@ -5,57 +5,101 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from sim.undo import Open
+
+
+_WORDS = {
+    "fault.withdrawing": "withdrawing",
+    "fault.gone": "read back gone",
+    "fault.stuck": "NOT GONE",
+    "restore.called": "putting back",
+}
 
 
 @click.command("recover")
 @click.argument("run", required=False)
-def command(run: str | None) -> None:
+@click.option("--all", "all_", is_flag=True, help="Every unfinished run; so it is when no RUN is named.")
+@click.option("--dry-run", is_flag=True, help="Say what is open, and touch nothing.")
+def command(run: str | None, all_: bool, dry_run: bool) -> None:
     """Finish RUN (a folder, or a name below runs/), or every unfinished run when none is named.
 
     Exit code 0: nothing is open (any more). 6: something is; what, and why, is printed.
     """
-    from sim import recover, undo
-    from sim.catalogue import catalogue
-    from sim.cli.judge import folder_of
-    from sim.places import places
-    from sim.secret import Secrets
+    from sim import undo
 
-    here = places()
+    if run and all_:
+        raise click.UsageError("name a RUN, or say --all, not both")
     try:
-        open_ones = [undo.read(folder_of(run, here.runs) / undo.FILE)] if run else recover.unfinished(here.runs)
-        names, secrets = catalogue(), Secrets()
-        code = 0
-        for journal in open_ones:
-            folder = journal.path.parent
-            if not journal.unfinished:
-                click.echo(f"{folder.name}: nothing is open")
-                continue
-            if recover.owner_alive(journal.header):
-                owner: Any = journal.header["owner"]
-                click.echo(f"{folder.name}: its runner (pid {owner['pid']}) is still at work; stop it first", err=True)
-                code = 6
-                continue
-            left = asyncio.run(recover.recover(folder, names, secrets, _say))
-            for reason in left.reasons:
-                click.echo(f"{folder.name}: {secrets.redact(reason)}", err=True)
-            click.echo(f"{folder.name}: {'still open' if left.reasons else 'withdrawn and put back'}")
-            code = 6 if left.reasons else code
+        journals = _journals(run)
+        codes = [_shown(each) if dry_run else _finish(each) for each in journals]
     except undo.JournalError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(6)
-    if not open_ones:
+    if not journals:
         click.echo("nothing is open")
-    sys.exit(code)
+    sys.exit(max(codes, default=0))
 
 
-def _say(kind: str, data: Mapping[str, Any]) -> None:
-    words = {
-        "fault.withdrawing": "withdrawing",
-        "fault.gone": "read back gone",
-        "fault.stuck": "NOT GONE",
-        "restore.called": "putting back",
-    }
-    click.echo(f"  {words.get(kind, kind)}: {', '.join(f'{name} {value}' for name, value in data.items())}")
+def _journals(run: str | None) -> list[Open]:
+    """Return the journals to finish; of a run that never got as far as writing one there is none."""
+    from sim import recover, undo
+    from sim.cli.judge import folder_of
+    from sim.places import places
+
+    runs = places().runs
+    if run is None:
+        return recover.unfinished(runs)
+    folder = next((each for each in (Path(run), runs / run) if (each / undo.FILE).is_file()), None)
+    folder = folder or folder_of(run, runs)
+    return [undo.read(folder / undo.FILE)] if (folder / undo.FILE).exists() else []
+
+
+def _shown(journal: Open) -> int:
+    from sim.problem import visible
+
+    name = journal.path.parent.name
+    if not journal.unfinished:
+        click.echo(f"{name}: nothing is open")
+        return 0
+    for fault, record in journal.faults.items():
+        click.echo(visible(f"{name}: would withdraw {fault} ({record.get('injector')})"))
+    for fact, record in journal.restores.items():
+        click.echo(visible(f"{name}: would put back {fact} to {record.get('prior')!r} where it differs"))
+    return 6
+
+
+def _finish(journal: Open) -> int:
+    from sim import recover, undo
+    from sim.catalogue import catalogue
+    from sim.problem import visible
+    from sim.secret import Secrets
+
+    folder = journal.path.parent
+    if not journal.unfinished:
+        click.echo(f"{folder.name}: nothing is open")
+        return 0
+    if recover.owner_alive(journal.header):
+        owner: Any = journal.header["owner"]
+        click.echo(f"{folder.name}: its runner (pid {owner['pid']}) is still at work; stop it first", err=True)
+        return 6
+    secrets = Secrets()
+
+    def say(kind: str, data: Mapping[str, Any]) -> None:
+        told = ", ".join(f"{name} {value}" for name, value in data.items())
+        click.echo(visible(secrets.redact(f"  {_WORDS.get(kind, kind)}: {told}")))
+
+    try:
+        left = asyncio.run(recover.recover(folder, catalogue(), secrets, say))
+    except undo.JournalError as error:  # the next run's faults are still tried
+        click.echo(f"error: {error}", err=True)
+        return 6
+    for reason in left.reasons:
+        click.echo(f"{folder.name}: {visible(secrets.redact(reason))}", err=True)
+    click.echo(f"{folder.name}: {'still open' if left.reasons else 'withdrawn and put back'}")
+    return 6 if left.reasons else 0

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 
 from sim.event import Event
 from sim.judge.clauses import Act, Detect, Effect, Notify, Only, Recover, Tracker
+from sim.judge.gauges import GaugeClause
 from sim.judge.ledger import Ledger
 from sim.judge.verdict import Judgement, Outcome, Verdict, worst_exit
-from sim.judge.written import EventClause, GaugeClause, NeverClause, StateClause
+from sim.judge.written import EventClause, NeverClause, StateClause
 from sim.plan import Clause, Plan
 
 __all__ = ["Judge", "Judgement", "Outcome", "Verdict", "judge", "worst_exit"]
@@ -58,8 +59,11 @@ class Judge:
         return min(ahead, default=None)
 
     def settled_by(self, now: float) -> None:
-        """Settle every budget that was over before `now`, for a runner that waits without events."""
-        self._expire(now)
+        """Settle every budget that was over before `now`, for a runner that waits without events.
+
+        Finer than the record can tell would settle what the next line, read offline, does not.
+        """
+        self._expire(round(now, 6))
 
     @property
     def may_withdraw(self) -> bool:
@@ -71,7 +75,7 @@ class Judge:
     @property
     def may_close(self) -> bool:
         """Whether nothing is left to wait for after withdrawal."""
-        return all(tracker.settled or tracker.witnessed or tracker.deadline is None for tracker in self.trackers)
+        return not any(tracker.waits for tracker in self.trackers)
 
     def verdicts(self) -> tuple[Verdict, ...]:
         """Return every verdict as it stands."""
@@ -126,8 +130,13 @@ def _outcome(ledger: Ledger, verdicts: tuple[Verdict, ...]) -> tuple[Outcome, st
     if ledger.stuck:
         reasons = tuple(f"{fault} is not proven gone: {reason}" for fault, reason in ledger.stuck.items())
         return Outcome.UNSAFE, "withdraw", reasons
+    left = [fault for fault in ledger.injections if fault not in ledger.gone] if ledger.t0 is not None else []
+    if left:
+        return Outcome.UNSAFE, "withdraw", tuple(f"{fault} was never read back gone" for fault in left)
     if ledger.differs:
         return Outcome.UNSAFE, "restore", tuple(f"not put back: {each}" for each in ledger.differs)
+    if ledger.t0 is not None and ledger.differs is None:
+        return Outcome.UNSAFE, "restore", ("the run ended before it was read whether all was put back",)
     if ledger.errors:
         return Outcome.ERROR, None, tuple(ledger.errors)
     if ledger.refused:

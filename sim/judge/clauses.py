@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from sim import expression
 from sim.expression import Truth
-from sim.judge.ledger import Execution, Ledger, Message, Now
+from sim.judge.ledger import Execution, Ledger, Now
+from sim.judge.once import violations
 from sim.judge.verdict import Value, Verdict
 from sim.plan import Clause
 
@@ -97,10 +98,12 @@ class Tracker(ABC):
         deadline = self.deadline
         if self.witnessed is not None or deadline is None:
             return
-        if self.settled or now > deadline:
+        if now > deadline:
             if self.late is None:
                 self.late = round(now - deadline, 6)
             return
+        if self.settled:
+            return  # a stop settled it: in time, and too late to count
         self.witnessed = (now, tuple(because))
 
     def _settle(self, value: Value, reason: str) -> None:
@@ -112,11 +115,17 @@ class Tracker(ABC):
         """Whether waiting longer (with the fault in place) can teach nothing about this clause."""
         return self.settled is not None or self.witnessed is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is still something to wait for after withdrawal."""
+        return not self.settled and not self.witnessed and self.deadline is not None
+
     def verdict(self) -> Verdict:
         """Return the verdict as it stands."""
         took = effective = None
-        if self.witnessed:
-            took = round(self.witnessed[0] - self.ledger.marks[self.anchor], 6)
+        since = self.ledger.marks.get(self.anchor)
+        if self.witnessed and since is not None:
+            took = round(self.witnessed[0] - since, 6)
             bites = self.ledger.marks.get("effective")
             if bites is not None and self.anchor == "t0" and self.clause.kind != "effect":
                 effective = round(self.witnessed[0] - bites, 6)
@@ -203,7 +212,7 @@ class Act(Tracker):
             self._witness(now, sorted({seq for execution in chain for seq in execution.because}))
             return
         missing = wanted[len(chain)]
-        self.actual = _what_happened(missing, ours, self.ledger)
+        self.actual = what_happened(missing, ours, self.ledger)
 
 
 def in_order(executions: list[Execution], wanted: list[str]) -> list[Execution]:
@@ -218,7 +227,8 @@ def in_order(executions: list[Execution], wanted: list[str]) -> list[Execution]:
     return chain
 
 
-def _what_happened(action: str, ours: list[Execution], ledger: Ledger) -> str:
+def what_happened(action: str, ours: list[Execution], ledger: Ledger) -> str:
+    """Say what became of an action that was wanted."""
     of_it = [execution for execution in ours if execution.action == action]
     if of_it:
         last = of_it[-1]
@@ -296,45 +306,6 @@ class Only(Tracker):
             return
         why = self.ledger.blind(self.sources(), self.ledger.t0, now)
         self._settle("unknown" if why else "met", why or "")
-
-
-def violations(ledger: Ledger) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """Yield what belongs to the fault and was neither declared nor allowed, each with its events."""
-    hook = ledger.plan.hook
-    assert hook is not None
-    named = {action.name for action in hook.actions} | set(hook.also)
-    for execution in ledger.our_executions():
-        if execution.action not in named and execution.last in ("started", "retry", "succeeded", "reverted"):
-            at = execution.started_event or execution.alert.seq
-            yield f"uninvited action: {execution.action} on {execution.target}", (at,)
-    for message in ledger.our_messages():
-        if message.owner != hook.owner and message.owner not in hook.also:
-            yield f"uninvited owner: {message.owner} told by {message.channel} at {message.address}", (message.seq,)
-    yield from duplicates(ledger)
-
-
-def duplicates(ledger: Ledger) -> Iterable[tuple[str, tuple[int, ...]]]:
-    """Yield what was done or said more than once for one alert.
-
-    An alert that was resolved and fired again counts once more only if Prometheus showed it inactive in between.
-    """
-    done: dict[tuple[str, str], list[Execution]] = {}
-    for execution in ledger.our_executions():
-        if execution.succeeded_event is not None:
-            done.setdefault((execution.action, execution.target), []).append(execution)
-    for (action, target), executions in done.items():
-        allowed = 1 + max(ledger.renewals(execution.alert) for execution in executions)
-        if len(executions) > allowed:
-            seqs = tuple(e.succeeded_event for e in executions if e.succeeded_event is not None)
-            yield f"done {len(executions)} times: {action} on {target}", seqs
-    told: dict[tuple[object, ...], dict[float | None, Message]] = {}
-    for message in ledger.our_messages():
-        key = (message.alert.key, message.channel, message.address)
-        told.setdefault(key, {}).setdefault(message.alert.starts_at, message)
-    for (_, channel, address), messages in told.items():
-        allowed = 1 + max(ledger.renewals(message.alert) for message in messages.values())
-        if len(messages) > allowed:
-            yield f"told {len(messages)} times: {channel} {address}", tuple(m.seq for m in messages.values())
 
 
 class Recover(Tracker):

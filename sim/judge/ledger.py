@@ -8,13 +8,14 @@ began after t0. Anything else begun after t0 is collateral.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import dropwhile, pairwise
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from sim import expression
 from sim.event import SIM, Event
-from sim.expression import Node, Reading, Truth, Vocabulary, Witness
+from sim.expression import Node, Truth, Vocabulary, Witness
+from sim.judge.present import Now as Now  # the ledger's own view of itself, asked for here by everybody
 from sim.plan import Plan
 
 #: What an address that stands in no `owners:` entry is called. No owner can bear this name.
@@ -93,6 +94,7 @@ class Ledger:
         self.states: dict[str, Witness] = {}
         self.prior: dict[str, Witness] = {}
         self.gauges: dict[str, Witness] = {}
+        self.sampled: dict[str, int] = {}
         self.baseline: dict[str, list[Witness]] = {}
         self.seeing: dict[str, bool] = {}
         self.blind_spans: dict[str, list[tuple[float, float | None]]] = {}
@@ -145,7 +147,8 @@ class Ledger:
             case "fault.gone":
                 self.gone.add(data["fault"])
                 self.stuck.pop(data["fault"], None)
-                self.marks["gone"] = event.seen_at
+                if self.gone >= set(self.injections):
+                    self.marks["gone"] = event.seen_at
             case "fault.stuck":
                 self.stuck[data["fault"]] = data["reason"]
             case "preflight" | "baseline" if data["ok"] is False:
@@ -170,6 +173,7 @@ class Ledger:
                 spans = self.blind_spans.get(name, [])
                 if spans and spans[-1][1] is None:
                     spans[-1] = (spans[-1][0], event.seen_at)
+                self._note_effects(event)  # what changed meanwhile was written before its source was seeing again
             case "observer.blind":
                 since = float(event.data.get("since", event.seen_at))  # type: ignore[arg-type]
                 self.seeing[name] = False
@@ -204,6 +208,8 @@ class Ledger:
                 self.gauges.pop(data["fact"], None)
             case _:
                 pass
+        if event.kind == "gauge":
+            self.sampled[data["fact"]] = event.seq
         if event.kind in ("state", "execution"):
             self._note_effects(event)
 
@@ -254,22 +260,29 @@ class Ledger:
         offset, error = self._clock_of_alerts()
         if alert.starts_at - offset < self.t0_wall - error:
             return False
-        hook = self.plan.hook
-        if hook is None:
+        if self.plan.hook is None or self._expected(alert):
             return True
+        named = alert.fingerprint
+        return named is not None and any(a.fingerprint == named and self._expected(a) for a in self.alerts)
+
+    def _expected(self, alert: Alert) -> bool:
+        """Whether the alert is one of the hook's, or carries the id of an injection."""
+        hook = self.plan.hook
         carried = any(injection in value for injection in self.injections for value in alert.labels.values())
-        known = alert.fingerprint is not None and any(
-            a.fingerprint == alert.fingerprint and (a.name in hook.alerts) for a in self.alerts
-        )
-        return carried or alert.name in hook.alerts or known
+        return carried or (hook is not None and alert.name in hook.alerts)
 
     def _names_known(self, alert: Alert) -> bool:
-        """A message of a stock template: it belongs when an alert that belongs has its name and all its labels."""
+        """A message of a stock template: it belongs when an alert that belongs has its name and all its labels.
+
+        It must have come at or after that alert's startsAt; whether our look at the alert came first is chance.
+        """
+        offset, error = self._clock_of_alerts()
+        came = (self.t0_wall or 0.0) + (alert.at - (self.t0 or 0.0)) + error
         return any(
-            known.name == alert.name
+            (known.fingerprint == alert.fingerprint if alert.fingerprint else known.name == alert.name)
             and alert.labels.items() <= known.labels.items()
             and known.starts_at is not None
-            and known.at <= alert.at
+            and known.starts_at - offset <= came
             and self.belongs(known)
             for known in self.alerts
         )
@@ -307,12 +320,13 @@ class Ledger:
     def renewals(self, alert: Alert) -> int:
         """How often Prometheus showed this alert inactive and then firing again since it first fired.
 
-        A rule with `for` is pending in between; one that was only ever pending has not fired.
+        Each source is read by itself: two that see the same resolution at different times saw one.
         """
-        detectors = self.detectors()
-        seen = (a for a in self.alerts if a.key == alert.key and a.source in detectors and self.belongs(a))
-        states = dropwhile(lambda state: state != "firing", (a.state for a in seen if a.state != "pending"))
-        return sum(pair == ("resolved", "firing") for pair in pairwise(states))
+        seen: dict[str, list[bool]] = {}
+        for each in self.alerts:
+            if each.key[:2] == alert.key[:2] and each.source in self.detectors() and self.belongs(each):
+                seen.setdefault(each.source, []).append(each.state == "firing")
+        return max([0, *(sum(firing for firing, _ in groupby(states)) - 1 for states in seen.values())])
 
     def detectors(self) -> frozenset[str]:
         """The observers behind facts of the stage detect."""
@@ -339,52 +353,6 @@ class Ledger:
                 if touches and (open_end or not (source and source.cursor)):
                     return f"{name} was blind from {start:+.1f} s: {self.blind_why.get(name, '')}"
         return None
-
-
-class Now:
-    """The environment of an expression about the present: states and gauges as last read."""
-
-    def __init__(self, ledger: Ledger, since: float | None = None) -> None:
-        self._ledger = ledger
-        self._since = since
-
-    def reading(self, fact: str) -> Reading:
-        """Return the last reading of `fact`; one from before `since` does not count for a gauge."""
-        spec = self._ledger.plan.target.facts[fact]
-        found = (self._ledger.states if spec.kind == "state" else self._ledger.gauges).get(fact)
-        if found and self._since is not None and spec.kind == "gauge" and found.at < self._since:
-            found = None
-        seeing = all(self._ledger.seeing.get(name, False) for name in spec.from_)
-        if spec.kind == "state" and not seeing:
-            found = None
-        if found and found.value is None and spec.subject is None:
-            found = None  # no data; with a subject it says that the subject does not exist
-        return Reading(kind=spec.kind, values=(found,) if found else (), settled=True, seeing=seeing)
-
-    def variable(self, name: str) -> Any:
-        """Return a variable of the plan."""
-        return self._ledger.plan.variables[name]
-
-    def baseline(self, fact: str) -> Witness | None:
-        """Return the worst baseline sample of a gauge less its tolerance; null with fewer than 5 samples."""
-        samples = self._ledger.baseline.get(fact, [])
-        if len(samples) < 5:
-            return None
-        spec = self._ledger.plan.target.facts[fact]
-        if spec.worse == "up":
-            worst = max(samples, key=_number)
-            return replace(worst, value=_number(worst) + spec.tolerance)
-        worst = min(samples, key=_number)
-        return replace(worst, value=_number(worst) - spec.tolerance)
-
-    def temporal(self, node: Any) -> Truth:
-        """Temporal words have no meaning about the present alone."""
-        raise ValueError(f"{node} has no meaning outside a clause")
-
-
-def _number(sample: Witness) -> float:
-    assert not isinstance(sample.value, str | None), "a gauge is a number"
-    return float(sample.value)
 
 
 def _alert(event: Event, data: Mapping[str, Any]) -> Alert:

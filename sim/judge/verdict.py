@@ -38,18 +38,21 @@ _EXIT = {
 #: Over many exercises the first of these that occurred is the code.
 _RANK = (6, 7, 3, 1, 4, 0)
 
+#: What a run ends with after SIGHUP, SIGINT, SIGTERM.
+_INTERRUPTED = {129, 130, 143}
+
 
 def worst_exit(codes: Iterable[int]) -> int:
-    """Return the exit code of several: 6 > 130/143 > 7 > 3 > 1 > 4 > 0; 5 when there were none."""
+    """Return the exit code of several: 6 > 129/130/143 > any other > 7 > 3 > 1 > 4 > 0; 5 when there were none."""
     seen = set(codes)
     if not seen:
         return 5
     if 6 in seen:
         return 6
-    interrupted = seen & {130, 143}
-    if interrupted:
-        return min(interrupted)
-    return next((code for code in _RANK if code in seen), max(seen))
+    for apart in (seen & _INTERRUPTED, seen - set(_RANK)):
+        if apart:
+            return min(apart)
+    return next(code for code in _RANK if code in seen)
 
 
 @dataclass(frozen=True, slots=True)

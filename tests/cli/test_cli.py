@@ -52,7 +52,7 @@ def test_every_verb_can_be_used():
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_committed_schemas_are_those_of_the_models(kind: str):
-    """A model that changed needs: sim schema --kind KIND --fresh > sim/schemas/KIND.schema.json"""
+    """A model that changed needs: sim schema --kind KIND --fresh > sim/schemas/KIND.schema.json."""
     assert committed(kind) == generate(kind)
 
 

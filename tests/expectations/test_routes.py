@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from expectations._routes import Matcher, addresses, read_matchers, read_route
+from tests.conftest import tool
 
 TREE = r"""
 route:
@@ -52,16 +51,12 @@ def test_alerts_go_where_the_tree_sends_them(labels, expected):
     assert receivers(labels) == expected
 
 
-AMTOOL = shutil.which("amtool") or os.environ.get("SIM_TEST_AMTOOL")
-
-
-@pytest.mark.skipif(not AMTOOL, reason="amtool is not installed (or give its path in SIM_TEST_AMTOOL)")
 @pytest.mark.parametrize(("labels", "expected"), CASES)
 def test_amtool_agrees(labels, expected, tmp_path):
     """The real router sends the same labels to the same receivers."""
     (tmp_path / "am.yml").write_text(TREE)
     given_ = [f"{name}={value}" if name != "quoted" else r'quoted="a, \"b\" {c}"' for name, value in labels.items()]
-    argv = [AMTOOL, "config", "routes", "test", f"--config.file={tmp_path / 'am.yml'}", *given_]
+    argv = [str(tool("amtool")), "config", "routes", "test", f"--config.file={tmp_path / 'am.yml'}", *given_]
     out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
     assert out.strip().split(",") == expected
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,14 @@ class Script:
     restore_works: bool = True
     environment: str = "sim-test"
     targets: tuple[str, ...] = ("thing",)
+    #: Called before each look of an observer, with its kind; may raise whatever an observer may raise.
+    trouble: Callable[[World, str], None] | None = None
+    #: What an observer of that kind sees besides, at each look.
+    more: Callable[[World, str], list[Observation]] | None = None
+    #: The channels by which the test message arrives, each with its delay; null: nobody can send one.
+    canary: dict[str, float] | None = None
+    #: Bends the injector ``break``.
+    odd: Callable[[World, Injector], Injector] | None = None
 
 
 @dataclass
@@ -113,6 +121,8 @@ class World:
     withdrawals: int = 0
     set_back: dict[str, Any] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    canary_at: float | None = None
+    cracked: bool = False
 
     def now(self) -> float:
         """The loop's seconds."""
@@ -157,6 +167,7 @@ class World:
 def _kinds(world: World) -> dict[str, ObserverKind]:
     class Nothing(BaseModel):
         model_config = ConfigDict(extra="forbid")
+        auth: str | None = None
 
     class Changes:
         def __init__(self) -> None:
@@ -226,6 +237,14 @@ def _kinds(world: World) -> dict[str, ObserverKind]:
                         "title": "Broken", "alerts": [alert],
                     }  # fmt: skip
                     seen.append(Observation("message", data))
+            for channel, delay in (world.script.canary or {}).items():
+                if world.passed(world.since(world.canary_at, delay)) and self.new(f"canary {channel}", True):
+                    about = {"name": "SimCanary", "labels": {}, "fingerprint": None, "starts_at": None}
+                    data = {
+                        "id": f"canary {channel}", "channel": channel, "address": "#team", "status": "firing",
+                        "title": "SimCanary", "alerts": [{**about, "status": "firing"}],
+                    }  # fmt: skip
+                    seen.append(Observation("message", data))
             return seen
 
     class State(Changes):
@@ -237,15 +256,30 @@ def _kinds(world: World) -> dict[str, ObserverKind]:
                 if self.new(name, value)
             ]
 
-    def kind(made: type[Changes], yields: str, cursor: bool = False) -> ObserverKind:
+    class Sender(Prom):
+        async def send_canary(self, labels: Mapping[str, str], ends_in_s: float) -> None:
+            world.canary_at = world.now()
+
+    def kind(made: type[Any], yields: str, cursor: bool = False) -> ObserverKind:
+        name = {Prom: "prom", Sender: "prom", Hooks: "hooks", Inbox: "inbox", State: "state"}[made]
+
+        class Bent(made):  # type: ignore[misc]
+            async def poll(self) -> list[Observation]:
+                if world.script.trouble:
+                    world.script.trouble(world, name)
+                seen: list[Observation] = await super().poll()
+                return seen + (world.script.more(world, name) if world.script.more else [])
+
         @contextlib.asynccontextmanager
-        async def opened(_: Opening) -> AsyncIterator[Any]:
-            yield made()
+        async def opened(given: Opening) -> AsyncIterator[Any]:
+            if given.config.model_dump().get("auth"):
+                given.secrets.resolve(given.config.model_dump()["auth"])
+            yield Bent()
 
         return ObserverKind("scripted", Nothing, opened, frozenset(yields.split()), cursor)
 
     return {
-        "prom": kind(Prom, "alert gauge"),
+        "prom": kind(Prom if world.script.canary is None else Sender, "alert gauge silence"),
         "hooks": kind(Hooks, "execution", cursor=True),
         "inbox": kind(Inbox, "message", cursor=True),
         "state": kind(State, "state"),
@@ -326,9 +360,35 @@ class Names:
         raise LookupError(name)
 
 
+def _second(world: World) -> Injector:
+    """A second kind of fault, without an effect on the chain; its calls are told with its name."""
+
+    async def prepare(site: Site, params: BaseModel) -> Prepared:
+        world.calls.append("prepare crack")
+        return Prepared({"site": site.id}, ("other thing",))
+
+    async def apply(site: Site, receipt: Receipt) -> None:
+        world.calls.append("apply crack")
+        world.cracked = True
+
+    async def withdraw(site: Site, receipt: Receipt) -> None:
+        world.calls.append("withdraw crack")
+        world.cracked = False
+
+    async def effective(site: Site, receipt: Receipt) -> Probe:
+        return Probe(world.cracked, {"cracked": world.cracked})
+
+    async def gone(site: Site, receipt: Receipt) -> Probe:
+        return Probe(not world.cracked, {"cracked": world.cracked})
+
+    return replace(_injector(world), prepare=prepare, apply=apply, withdraw=withdraw, effective=effective, gone=gone)
+
+
 def names(world: World) -> Names:
     """Return the catalogue of one world."""
-    return Names({"break": _injector(world)}, _kinds(world))
+    first = _injector(world)
+    bent_first = world.script.odd(world, first) if world.script.odd else first
+    return Names({"break": bent_first, "crack": _second(world)}, _kinds(world))
 
 
 def planned(world: World, expect: str = "action=='block' && alert.to=='TEAM'", **more: Any) -> Plan:
@@ -368,7 +428,14 @@ def play(
         if stop_at is not None:
             asyncio.get_running_loop().call_later(stop_at, stop.ask, "signal", "SIGINT received", "SIGINT")
         around = Around(
-            names(world), secrets or Secrets({}), {}, folder, LoopClock(EPOCH), stop, allow_firing=allow or {}
+            names(world),
+            secrets or Secrets({}),
+            {},
+            folder,
+            LoopClock(EPOCH),
+            stop,
+            allow_firing=allow or {},
+            watchdog=None,
         )
         return await run(plan, folder, around)
 

@@ -34,9 +34,7 @@ class Engine:
     def __init__(self, folder, clocks=None, *, token=TOKEN, deaf=False):
         self.clocks = clocks or Clocks()
         self.store = Store(folder / "engine.sqlite3")
-        self.exchange = Exchange(
-            self.store, monotonic=self.clocks.monotonic, wall=self.clocks.wall, deaf=deaf
-        )
+        self.exchange = Exchange(self.store, monotonic=self.clocks.monotonic, wall=self.clocks.wall, deaf=deaf)
         self.app = build(self.exchange, self.store, token)
 
     def ask(self, method, path, **options):

@@ -107,7 +107,8 @@ def test_the_profiles_hooks_are_valid_and_the_invariants_is_as_promised() -> Non
     hooks = {name: Hook.model_validate(hook) for name, hook in block["hooks"].items()}
     assert hooks["amm_invariant_breach"] == Hook.model_validate(yaml.safe_load("""
       {faults: [engine.swap_sequence], alerts: [AmmInvariantBreach], owner: DEC/PM, channels: [oncall, slack, email],
-       actions: [{name: block_release, effect: "release.gate=='blocked'", ready: "release.gate=='open'", reversal: on_resolved}],
+       actions: [{name: block_release, effect: "release.gate=='blocked'", ready: "release.gate=='open'",
+                  reversal: on_resolved}],
        ramp: {least: 0s, most: 1.6s}, time: live, also: [],
        within: {effect: 10s, detect: 15s, act: 20s, notify: 20s, recover: 3m}}
     """))  # fmt: skip
@@ -125,7 +126,8 @@ def test_the_invariants_rule_is_as_promised() -> None:
         "for": "0s",
         "labels": {"hook": "amm_invariant_breach", "owner": "DEC/PM", "severity": "critical"},
         "annotations": {
-            "summary": "swaps in market {{ $labels.market }} broke the invariant (abs(delta k / k) > 1e-9) in the last minute",
+            "summary": "swaps in market {{ $labels.market }} broke the invariant (abs(delta k / k) > 1e-9) "
+            "in the last minute",
             "runbook": "docs/runbooks/amm_invariant.md",
         },
     }]  # fmt: skip
@@ -159,7 +161,7 @@ def test_every_owner_has_one_route_behind_the_executors() -> None:
         (lambda t: t["hooks"]["cdc_lag"].update(owner="NOBODY"), "hooks.cdc_lag.owner: 'NOBODY' is not among"),
         (lambda t: t["owners"]["DATA"].pop("tickets"), "hooks.cdc_lag.channels: DATA has no ticket queue"),
         (lambda t: t["owners"]["PM"].update(slack="#data"), "slack: '#data' is"),
-        (lambda t: t["hooks"]["cdc_lag"]["alerts"][0].update(name="AmmInvariantBreach"), "belongs to amm_invariant_breach"),
+        (lambda t: t["hooks"]["cdc_lag"]["alerts"][0].update(name="AmmInvariantBreach"), "belongs to amm_invariant"),
         (lambda t: t["hooks"]["cdc_lag"].update(faults=["apm.loadtest"]), "apm.loadtest belongs to slo_budget_breach"),
         (lambda t: t["hooks"]["cdc_lag"]["actions"].append(t["hooks"]["cdc_lag"]["actions"][0]), "stands twice"),
         (lambda t: t["hooks"]["cdc_lag"]["alerts"][0].update(labels={"owner": "x"}), "owner is set from the table"),

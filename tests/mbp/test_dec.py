@@ -71,7 +71,7 @@ SWAP = {"market": "m1", "side": "yes", "action": "buy", "amount": "10"}
 
 
 def test_the_journey_of_a_trader(dec):
-    """Quote, swap, look, add liquidity: each answer is the engine's, valid by the contract's shapes, with the release."""
+    """Quote, swap, look, add liquidity: the engine's answers, valid by the contract's shapes, with the release."""
     quote = dec.ask("POST", "/v1/quotes", json={"market": "m1", "side": "yes", "amount": "10"})
     made = dec.ask("POST", "/v1/swaps", json=SWAP, headers={"X-Request-Id": "req-1"})
     market = dec.ask("GET", "/v1/markets/m1")

@@ -177,7 +177,7 @@ def test_what_was_answered_is_there_after_a_kill(tmp_path):
 
 
 def test_a_store_that_takes_no_writes_changes_nothing(engine):
-    """When the store fails, the swap is answered 503, the pool is as it was, and health says so until it works again."""
+    """When the store fails: swap 503, the pool as it was, and health says so until the store works again."""
     open_market(engine)
     before = engine.ask("GET", "/v1/markets/m1").json()
     engine.store._db.execute("PRAGMA query_only=ON")

@@ -35,7 +35,7 @@ def status(engine, market="sim-1"):
 
 
 def test_a_fault_opens_its_market_and_biases_only_that(engine):
-    """Each swap in the fault's market is a breach of the asked size, named in the row; the resident one is untouched."""
+    """Each swap in the fault's market is a breach of the asked size, named in the row; other markets are untouched."""
     open_market(engine, "resident")
     answer = put(engine)
     assert answer.status_code == 200

@@ -125,7 +125,7 @@ def test_both_sides_are_alike(reserve, side, action, amount):
 @given(side=SIDES, action=st.sampled_from(["buy", "sell"]), amount=st.integers(UNIT // 100, 200 * UNIT))
 @settings(max_examples=150, deadline=None)
 def test_a_bias_moves_k_by_itself(side, action, amount):
-    """With a bias of 1.5e-9 every swap is a breach of that size, to one part in a hundred, and the books still balance."""
+    """With a bias of 1.5e-9 every swap is a breach of that size, to one in a hundred, and the books still balance."""
     pool = cpmm.Pool(*[1000 * UNIT] * 2, 2000 * UNIT, 1000 * UNIT, 1000 * UNIT, 1000 * UNIT)
     bias = Fraction("1.5e-9")
     trade = cpmm.swap(pool, side, action, amount, bias)
@@ -219,7 +219,8 @@ def test_amounts_come_back(units):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "+1", "1e3", "NaN", "inf", " 1", "1 ", "1.", ".5", "1.0000000001", "1000000000.1", "١", "1_0", "1\n"]
+    "text",
+    ["", "-1", "+1", "1e3", "NaN", "inf", " 1", "1 ", "1.", ".5", "1.0000000001", "1000000000.1", "١", "1_0", "1\n"],
 )
 def test_what_is_no_amount(text):
     """Signs, exponents, spaces, other digits, a tenth decimal, or too much: refused."""

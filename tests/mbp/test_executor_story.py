@@ -100,3 +100,40 @@ def test_the_gate_is_blocked_exactly_while_an_alert_fires(steps: list[tuple[str,
             assert world.store.counts()["pending"] == world.store.counts()["running"] == 0
         finally:
             world.store.close()
+
+
+def test_a_block_that_is_wanted_again_is_not_lifted_in_between(tmp_path: Path) -> None:
+    """Resolved and firing again before the putting back began: the gate never opens."""
+    world = World(tmp_path)
+    world.deliver("firing", "a")
+    world.work(True)
+    world.deliver("resolved", "a")
+    world.deliver("firing", "a")
+    while world.work(True):
+        pass
+    assert (world.blocked, len(world.effects)) == (True, 1)
+    world.store.close()
+
+
+def test_nothing_is_queued_while_another_alert_holds_the_block(tmp_path: Path) -> None:
+    """One of two alerts resolved: there is nothing to do."""
+    world = World(tmp_path)
+    for which in "ab":
+        world.deliver("firing", which)
+    while world.work(True):
+        pass
+    world.deliver("resolved", "a")
+    assert world.store.open_jobs() == 0
+    world.store.close()
+
+
+def test_an_alert_that_resolves_between_claim_and_call_is_not_acted_on(tmp_path: Path) -> None:
+    """The last look is taken in the same transaction that says the call is about to be made."""
+    world = World(tmp_path)
+    world.deliver("firing", "a")
+    job = world.store.claim(())
+    world.deliver("resolved", "a")
+    assert job is not None and not world.store.begin(job, False)
+    assert world.store.counts()["skipped"] == 1
+    assert world.store.open_jobs() == 0
+    world.store.close()

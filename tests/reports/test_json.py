@@ -136,6 +136,13 @@ def test_only_what_began_meanwhile_and_is_not_ours_is_collateral():
     ]
 
 
+def test_collateral_is_told_by_the_clock_that_stamps_alerts():
+    """A source whose clock is a minute behind stamps an alert of ours as old; it is collateral all the same."""
+    slow = (9.0, "prom", "observer.offset", {"offset_s": -60.0, "error_s": 0.01})
+    rows = [*made.opening(), slow, *made.injected(), made.firing(12.5, "DiskFull", began=-47.5), *made.closing()]
+    assert [each["name"] for each in read(made.finished(rows))["collateral"]] == ["DiskFull"]
+
+
 def test_an_observer_tells_when_it_was_blind():
     """Looks, misses, lateness, clock and every blind span with its reason."""
     blind = [

@@ -1,0 +1,136 @@
+"""What all runners of one machine share: one lock a target, so that two never meet, and one lever that halts them all.
+
+Both are plain files in one folder: a lock that the kernel drops with its last holder (no stale lock is possible), and a
+lever file that anybody at the machine can set. Nothing listens anywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sim.problem import Refusal
+
+#: Names another folder, for tests and for machines whose users have temporary folders of their own.
+VARIABLE = "SIM_MACHINE_DIR"
+
+LEVER = "HALT"
+
+
+class MachineError(Refusal):
+    """The shared folder cannot be used. Says which, and why."""
+
+    exit_code = 4
+
+
+class Taken(Exception):
+    """Another runner holds the target. `run` is its run, `pid` its process."""
+
+    def __init__(self, run: str, pid: int | None) -> None:
+        super().__init__(f"run {run} (pid {pid}) is at work on this target")
+        self.run, self.pid = run, pid
+
+
+def folder() -> Path:
+    """Return the shared folder, made if needed: everybody may add to it, nobody may remove what is another's."""
+    path = Path(os.environ.get(VARIABLE) or Path(tempfile.gettempdir()) / "sim.machine")
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise MachineError(f"{path} is not a folder; remove it, or set {VARIABLE}")
+        if found.st_uid == os.geteuid():
+            path.chmod(0o1777)
+    except OSError as error:
+        raise MachineError(
+            f"cannot use {path}: {error.strerror}; set {VARIABLE} to a folder that can be written"
+        ) from error
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A target held. The lock lasts as long as any process has `fd` open: give it to the watchdog, too."""
+
+    fd: int
+
+    def release(self) -> None:
+        """Let go of it in this process."""
+        os.close(self.fd)
+
+
+def hold(target: str, instance: str, run: str) -> Hold:
+    """Hold one instance of one target for `run`. Raises `Taken`, `MachineError`."""
+    digest = hashlib.sha256(f"{target}\0{instance}".encode()).hexdigest()[:16]
+    path = folder() / f"target-{digest}"
+    try:
+        try:
+            fd = os.open(
+                path, os.O_RDWR | os.O_NOFOLLOW
+            )  # without O_CREAT first: it is refused on others' files in /tmp
+        except FileNotFoundError:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+            os.fchmod(fd, 0o666)
+    except OSError as error:
+        raise MachineError(f"cannot lock {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        said = _read(os.pread(fd, 4096, 0))
+        os.close(fd)
+        raise Taken(str(said.get("run", "unknown")), said.get("pid")) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, json.dumps({"run": run, "pid": os.getpid(), "target": target, "instance": instance}).encode(), 0)
+    return Hold(fd)
+
+
+def halt(reason: str) -> bool:
+    """Pull the lever. Returns whether it was not pulled already. Raises `MachineError`."""
+    path = folder() / LEVER
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise MachineError(f"cannot write {path}: {error.strerror}") from error
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump({"reason": reason, "pid": os.getpid()}, file)
+    return True
+
+
+def release() -> bool:
+    """Put the lever back. Returns whether it was pulled. Raises `MachineError`."""
+    path = folder() / LEVER
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise MachineError(f"cannot remove {path}: {error.strerror}; whoever halted must release") from error
+    return True
+
+
+def halted() -> str | None:
+    """Return why this machine is halted; null when it is not. A lever that cannot be read halts."""
+    path = folder() / LEVER
+    try:
+        return str(_read(path.read_bytes()).get("reason") or "no reason given")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(raw)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,116 @@
+"""The real processes under `kill -9`: what was answered is there, what was leased is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import pytest
+
+pytestmark = pytest.mark.live
+TOKEN = "a-token-of-the-tests"
+
+
+def free_port():
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def call(url, body=None, method=None, **headers):
+    """Return (status, JSON) of one request."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+@contextmanager
+def service(module, port, *options, **environment):
+    """Run a service until the block ends; wait until it is healthy."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "--port", str(port), *options], env={**os.environ, **environment}
+    )
+    try:
+        for _ in range(200):
+            assert process.poll() is None, f"{module} ended with {process.returncode}"
+            try:
+                if call(f"http://127.0.0.1:{port}/healthz")[0] == 200:
+                    break
+            except urllib.error.URLError:
+                time.sleep(0.05)
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_a_killed_engine_loses_no_swap_and_keeps_no_fault(tmp_path):
+    """Killed in the middle of a stream of swaps: each 201 is in the audit, the fault is gone, its market closed."""
+    token, port = tmp_path / "token", free_port()
+    token.write_text(TOKEN)
+    base, bearer = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {TOKEN}"}
+    options = ("mbp.engine", port, "--data", str(tmp_path / "data"))
+    environment = {"SIM_FAULTS": "1", "MBP_FAULT_TOKEN_FILE": str(token)}
+    fault = {
+        "point": "engine.swap",
+        "kind": "mutate",
+        "params": {"market": "sim-1", "delta_k_ratio": "1.5e-9"},
+        "ttl_s": 60,
+        "run": "r",
+    }
+    answered = []
+    with service(*options, **environment) as engine:
+        assert call(f"{base}/faults/f1", fault, "PUT", **bearer)[0] == 200
+        for turn in range(300):
+            if turn == 250:
+                engine.send_signal(signal.SIGKILL)
+            try:
+                status, row = call(
+                    f"{base}/v1/markets/sim-1/swaps", {"side": ("yes", "no")[turn % 2], "action": "buy", "amount": "1"}
+                )
+            except (urllib.error.URLError, ConnectionError):
+                break
+            assert status == 201
+            answered.append(row)
+    assert len(answered) >= 250
+    with service(*options, **environment):
+        rows = call(f"{base}/v1/audit/swaps?limit=1000")[1]["rows"]
+        assert rows[: len(answered)] == answered
+        assert call(f"{base}/faults", **bearer) == (200, [])
+        assert call(f"{base}/v1/markets/sim-1")[1]["status"] == "closed"
+
+
+def test_a_killed_release_controller_loses_no_change(tmp_path):
+    """Killed right after each answer: gate, status and audit are there in the next life."""
+    port = free_port()
+    base, nowhere = f"http://127.0.0.1:{port}", "http://127.0.0.1:1"
+    options = ("mbp.release", port, "--data", str(tmp_path), "--stable", nowhere, "--candidate", nowhere)
+    with service(*options) as release:
+        state = call(f"{base}/release/gate", {"state": "blocked", "reason": "r"}, "PUT")[1]
+        release.send_signal(signal.SIGKILL)
+        release.wait(10)
+    with service(*options) as release:
+        assert call(f"{base}/release")[1] == state
+        state = call(f"{base}/release/rollback", {"reason": "p95"}, "POST")[1]
+        assert call(f"{base}/v1/markets")[0] == 502
+        release.send_signal(signal.SIGKILL)
+        release.wait(10)
+    with service(*options) as release:
+        assert call(f"{base}/release")[1] == state
+        assert [row["event"] for row in call(f"{base}/release/audit")[1]["rows"]] == ["gate", "rollback"]
+        release.send_signal(signal.SIGTERM)
+        assert release.wait(5) == 0
