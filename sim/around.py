@@ -54,7 +54,8 @@ class Stopped(Exception):
 class Around:
     """What a run has around it.
 
-    `exports` and `past` are the stack's, `owner_fd` the descriptor that holds it up (null where it is not this run's).
+    `exports` and `past` are the stack's, `stack` is its folder, `owner_fd` the descriptor that holds it up (null where
+    it is not this run's).
     `allow_firing` and `allow_target` carry the reasons that a person gave. `watchdog` starts the process that finishes
     the run if this one cannot; only tests in virtual time go without.
     """
@@ -69,7 +70,8 @@ class Around:
     past: Mapping[str, JSON] | None = None
     ttl_s: float = TTL_S
     owner_fd: int | None = None
-    allow_target: str | None = None
+    stack: str | None = None
+    allow_target: Mapping[str, str] = field(default_factory=dict)
     watchdog: Callable[..., Watchdog] | None = start
     on_event: Callable[[Any], None] | None = None
     on_judge: Callable[[Judge], None] | None = None

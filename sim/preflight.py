@@ -7,10 +7,12 @@ is for. What is checked is whether a verdict could mean anything: the right targ
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from sim import expression, restore
+from sim import expression, machine, restore
 from sim.expression import Truth
 from sim.expression.pattern import PatternError, compile_pattern
 from sim.fill import NotExported, filled
@@ -29,6 +31,10 @@ FIRST_LOOK_S = 8.0
 CANARY_S = 8.0
 
 CANARY = "SimCanary"
+
+
+#: What production is called in names of targets, environments and hosts.
+_PRODUCTION = re.compile(r"(^|[^a-z])(prod|prd|production|live)([^a-z]|$)")
 
 
 class Refused(Exception):
@@ -50,6 +56,8 @@ class Preflight:
     async def check(self) -> None:
         """Make every check. Raises `Refused`."""
         self.run._say("preflight")
+        self._halted()
+        self._production()
         await self._environment()
         await self._eyes()
         self._foreign()
@@ -62,6 +70,25 @@ class Preflight:
 
     def _refuse(self, check: str, detail: str) -> Refused:
         return Refused("preflight", check, detail)
+
+    def _halted(self) -> None:
+        """Nobody has halted this machine."""
+        reason = machine.halted()
+        if reason is not None:
+            raise self._refuse("halt", f"this machine is halted ({reason}); sim halt --release lets runs go on")
+
+    def _production(self) -> None:
+        """The target does not look like production, or somebody said by name that it may be broken, and why."""
+        target = self.plan.target
+        door_urls = [door.url for door in target.doors.values()]
+        said = {target.target, target.environment, *(urlsplit(url).hostname or "" for url in door_urls)}
+        looks = sorted(text for text in said if _PRODUCTION.search(text.lower()))
+        reason = self.run.around.allow_target.get(target.target)
+        if looks and reason is None:
+            name = target.target
+            raise self._refuse("target", f"{looks[0]!r} looks like production; --allow-target {name}=REASON goes on")
+        if reason is not None:
+            self._passed("target", f"{target.target} is allowed by name: {reason}")
 
     async def _environment(self) -> None:
         """The live target says that it is the one that the profile means."""
@@ -76,6 +103,12 @@ class Preflight:
         if said != wanted:
             raise self._refuse("environment", f"the live target reports {said!r}; this profile is for {wanted!r}")
         self.run.instance = instance
+        try:
+            self.run.guard.take(self.plan.target.target, instance)
+        except machine.Taken as taken:
+            raise self._refuse("another runner", str(taken)) from taken
+        except machine.MachineError as error:
+            raise self._refuse("lock", str(error)) from error
         self._passed("environment", f"{said}, instance {instance or 'not named'}")
 
     async def _eyes(self) -> None:

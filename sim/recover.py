@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,27 @@ def unfinished(runs: Path) -> list[undo.Open]:
 
 def line(folder: Path) -> str:
     """Return the command that finishes the run in `folder`."""
-    return f"sim recover {folder.name}"
+    return f"sim recover {os.path.relpath(folder)}"
+
+
+def ended_with_its_stack(journal: undo.Open) -> bool:
+    """Whether the faults of this journal are gone with the processes that they were in.
+
+    True only for a stack of ours whose start is over: there is nothing left to withdraw from, and nothing to restore.
+    """
+    from sim import stack
+
+    folder, instance = journal.header.get("stack"), journal.header.get("instance")
+    return bool(folder and instance) and stack.ended(str(folder), str(instance))
+
+
+def close(journal: undo.Open, by: str) -> None:
+    """Write down that nothing of this journal is open any more. Raises `JournalError`."""
+    book = undo.Journal(journal.path.parent)
+    try:
+        book.write("closed", by=by)
+    finally:
+        book.close()
 
 
 def owner_alive(header: Mapping[str, Any]) -> bool:

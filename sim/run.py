@@ -303,6 +303,7 @@ class Run:
             run=self.folder.name,
             target=target.target,
             instance=self.instance,
+            stack=self.around.stack,
             owner={"pid": pid, "started": psutil.Process(pid).create_time()},
         )
         for call in target.restore:

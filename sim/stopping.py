@@ -1,8 +1,8 @@
 """Stop conditions: when to end a run early, whatever its expectations say.
 
-Kept apart from the judge on purpose: an expectation says what should happen, a stop condition what must not go on. It
-is asked only while a fault may be in (from t0 until gone), of fresh samples; a metric that is lost stops the run as well,
-since nobody could see then whether it must be stopped.
+Kept apart from the judge on purpose: an expectation says what should happen, this says what must not go on. It is asked
+only while a fault may be in (from t0 until gone), of fresh samples; a metric that is lost stops the run as well, since
+nobody could see then whether it must be stopped.
 """
 
 from __future__ import annotations

@@ -88,6 +88,10 @@ def _finish(journal: Open) -> int:
         owner: Any = journal.header["owner"]
         click.echo(f"{folder.name}: its runner (pid {owner['pid']}) is still at work; stop it first", err=True)
         return 6
+    if recover.ended_with_its_stack(journal):
+        recover.close(journal, "recover: the stack it was in is down")
+        click.echo(f"{folder.name}: the stack it was in is down, and its faults with it: nothing is open")
+        return 0
     secrets = Secrets()
 
     def say(kind: str, data: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
     from sim.plan import Plan
     from sim.stack import Stack
 
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run, from the command line."""
+
+    stack: str
+    keep_up: bool
+    runs: Path | None
+    form: str
+    recover_first: bool
+    allow_firing: Mapping[str, str]
+    allow_target: Mapping[str, str]
+    reports: Mapping[str, str]
+
+
 #: What a finished run always leaves beside its record.
 REPORTS = ("terminal", "json", "junit")
 
@@ -32,6 +48,8 @@ REPORTS = ("terminal", "json", "junit")
 @click.option("--stack", default="default", show_default=True, help="Which of several stacks of the target.")
 @click.option("--keep-up", is_flag=True, help="Leave the stack up that this run brought up.")
 @click.option("--allow-firing", multiple=True, metavar="NAME=REASON", help="Go on although this alert fires.")
+@click.option("--allow-target", multiple=True, metavar="NAME=REASON", help="Go on although it looks like production.")
+@click.option("--recover-first", is_flag=True, help="Finish what an earlier run left on this target, then run.")
 @click.option("--report", "extra", multiple=True, metavar="NAME=PATH", help="Also write this report there.")
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run folders go.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -43,6 +61,8 @@ def command(
     stack: str,
     keep_up: bool,
     allow_firing: tuple[str, ...],
+    allow_target: tuple[str, ...],
+    recover_first: bool,
     extra: tuple[str, ...],
     runs: Path | None,
     form: str,
@@ -54,10 +74,18 @@ def command(
     from sim.cli._resolved import asked
     from sim.judge import worst_exit
 
-    allowed = dict(_pair(text, "--allow-firing") for text in allow_firing)
-    reports = dict(_pair(text, "--report") for text in extra)
+    options = Options(
+        stack=stack,
+        keep_up=keep_up,
+        runs=runs,
+        form=form,
+        recover_first=recover_first,
+        allow_firing=dict(_pair(text, "--allow-firing") for text in allow_firing),
+        allow_target=dict(_pair(text, "--allow-target") for text in allow_target),
+        reports=dict(_pair(text, "--report") for text in extra),
+    )
     found = asked(selectors, tags, all_, target)
-    _known_reports(found, reports)
+    _known_reports(found, options.reports)
     codes = []
     for each in found.exercises:
         for warning in each.warnings:
@@ -67,9 +95,7 @@ def command(
             click.echo("\n".join(problem.render() for problem in each.problems), err=True)
     plans = [each.plan for each in found.exercises if each.plan]
     if plans:
-        into = runs or found.places.runs
-        _refuse_unfinished(into, found.target.target)
-        codes += _on_stack(found, plans, into, stack, keep_up, allowed, reports, form)
+        codes += _on_stack(found, plans, options)
     sys.exit(worst_exit(codes))
 
 
@@ -86,45 +112,61 @@ def _known_reports(found: Asked, reports: Mapping[str, str]) -> None:
         raise click.UsageError(f"no report {unknown[0]!r}; there are: {', '.join(found.catalogue.reports)}")
 
 
-def _refuse_unfinished(runs: Path, target: str) -> None:
-    """Start nothing over faults that an earlier run may have left on the same target."""
+def _unfinished(found: Asked, into: Path, made: Stack | None, first: bool) -> int:
+    """Start nothing over faults that an earlier run may have left on the same target; 0 when nothing is left."""
     from sim import recover
     from sim.undo import JournalError
 
     try:
-        for journal in recover.unfinished(runs):
-            if journal.header.get("target") == target and not recover.owner_alive(journal.header):
-                folder = journal.path.parent
-                click.echo(f"error: {folder.name} on {target} was cut short; first: {recover.line(folder)}", err=True)
-                sys.exit(6)
+        for journal in recover.unfinished(into):
+            folder = journal.path.parent
+            if journal.header.get("target") != found.target.target or recover.owner_alive(journal.header):
+                continue
+            if made is not None and journal.header.get("stack") not in (None, str(made.state_path.parent)):
+                continue  # another stack of this target, with a life of its own
+            if recover.ended_with_its_stack(journal):
+                recover.close(journal, "run: the stack it was in is down")
+            elif not first or _recovered(found, folder):
+                click.echo(f"error: {folder.name} was cut short; first: {recover.line(folder)}", err=True)
+                return 6
     except JournalError as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(6)
+        return 6
+    return 0
 
 
-def _on_stack(
-    found: Asked,
-    plans: list[Plan],
-    into: Path,
-    name: str,
-    keep_up: bool,
-    allowed: Mapping[str, str],
-    reports: Mapping[str, str],
-    form: str,
-) -> list[int]:
+def _recovered(found: Asked, folder: Path) -> int:
+    """Finish one earlier run; return 0 when nothing of it is left."""
+    from sim import recover
+    from sim.secret import Secrets
+
+    def say(kind: str, data: Mapping[str, Any]) -> None:
+        click.echo(f"  {kind} {data.get('fault') or data.get('fact')}", err=True)
+
+    left = asyncio.run(recover.recover(folder, found.catalogue, Secrets(), say))
+    for reason in left.reasons:
+        click.echo(f"{folder.name}: {reason}", err=True)
+    return 6 if left.reasons else 0
+
+
+def _on_stack(found: Asked, plans: list[Plan], options: Options) -> list[int]:
     """Bring the stack up where there is one, run every plan, and take down what was brought up."""
     from sim import stack
 
+    into = options.runs or found.places.runs
     made: Stack | None = None
     if found.target.stack:
         file = stack.spec_path(found.target.stack, found.places)
-        made = stack.up(file, name, found.places, owned=not keep_up, on_progress=_told)
+        made = stack.up(file, options.stack, found.places, owned=not options.keep_up, on_progress=_told)
     codes = []
     try:
+        refused = _unfinished(found, into, made, options.recover_first)
+        if refused:
+            return [refused]
         for plan in plans:
             for _ in range(plan.repeat):
-                codes.append(_one(found, plan, into, made, allowed, reports, form))
-                if codes[-1] in (6, 130, 143, 129):
+                codes.append(_one(found, plan, into, made, options))
+                if codes[-1] in (6, 129, 130, 143):
                     return codes
     finally:
         if made is not None:
@@ -132,15 +174,7 @@ def _on_stack(
     return codes
 
 
-def _one(
-    found: Asked,
-    plan: Plan,
-    into: Path,
-    made: Stack | None,
-    allowed: Mapping[str, str],
-    reports: Mapping[str, str],
-    form: str,
-) -> int:
+def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Options) -> int:
     from sim.around import Around
     from sim.cli._progress import Progress
     from sim.run import new_run_id
@@ -154,8 +188,11 @@ def _one(
         secrets=Secrets(),
         exports=made.exports if made else {},
         base=found.base,
-        allow_firing=allowed,
+        allow_firing=options.allow_firing,
+        allow_target=options.allow_target,
         past=dict(made.past) if made and made.past else None,
+        owner_fd=made.owner_fd if made else None,
+        stack=str(made.state_path.parent) if made else None,
         on_event=progress.event,
         on_judge=progress.judging,
     )
@@ -164,7 +201,7 @@ def _one(
         judgement = asyncio.run(_handled(plan, folder, around))
     finally:
         progress.close()
-    _render(found, folder, reports, form)
+    _render(found, folder, options.reports, options.form)
     if judgement.exit_code == 6:
         from sim.recover import line
 

@@ -4,7 +4,7 @@
 children of one stack.
 """
 
-from sim.stack.control import Stack, down, find, names, read, spec_path, up
+from sim.stack.control import Stack, down, ended, find, names, read, spec_path, up
 from sim.stack.errors import StackError
 
-__all__ = ["Stack", "StackError", "down", "find", "names", "read", "spec_path", "up"]
+__all__ = ["Stack", "StackError", "down", "ended", "find", "names", "read", "spec_path", "up"]

@@ -125,6 +125,20 @@ def find(name: str, places: Places) -> Stack | None:
     return None
 
 
+def ended(folder: str, instance: str) -> bool:
+    """Whether the start called `instance` of the stack in `folder` is over: its processes are gone, and all in them.
+
+    Only what is known counts: a supervisor that lives without a state to read may be that very one.
+    """
+    at = Home(Path(folder))
+    if not at.folder.is_dir():
+        return False
+    state = at.read()
+    if state is not None and state.instance != instance:
+        return True
+    return not at.supervised() and not procs.tagged(at.folder)
+
+
 def up(spec_file: Path, name: str, places: Places, owned: bool, on_progress: Callable[[str], None]) -> Stack:
     """Return the stack `name` made from `spec_file`, brought up if it is not up already.
 

@@ -406,6 +406,8 @@ def play(
     stop_at: float | None = None,
     allow: Mapping[str, str] | None = None,
     secrets: Secrets | None = None,
+    on_event: Callable[[Any], None] | None = None,
+    on_judge: Callable[[Any], None] | None = None,
     **more: Any,
 ) -> tuple[Judgement, World]:
     """Run an exercise against a script in virtual time; everything it leaves is in `folder`."""
@@ -436,6 +438,8 @@ def play(
             stop,
             allow_firing=allow or {},
             watchdog=None,
+            on_event=on_event,
+            on_judge=on_judge,
         )
         return await run(plan, folder, around)
 
