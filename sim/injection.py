@@ -25,6 +25,9 @@ T = TypeVar("T")
 #: The longest that one call of an injector may take.
 CALL_S = 10.0
 
+#: How long an apply that was not acknowledged may still be on its way into the target, seconds.
+IN_FLIGHT_S = 4.0
+
 #: How long a call that was cancelled may take to let go, seconds.
 LET_GO_S = 1.0
 
@@ -54,6 +57,7 @@ class Injection:
     receipt: Receipt = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     prior: JSON = None
+    in_flight: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -154,7 +158,9 @@ class Injections:
         """Apply every fault, once. Raises `InjectionError`: the fault may be there all the same."""
         for injection in self._injections:
             name = injection.fault.injector
+            injection.in_flight = True
             await _call(f"apply of {name}", injection.injector.apply(injection.site, injection.receipt))
+            injection.in_flight = False
             self._journal.write("applied", fault=injection.id)
             self._log.append("fault.applied", {"fault": injection.id})
             self._begin(injection)
@@ -232,7 +238,8 @@ class Injections:
         for injection in reversed(self._intended):
             await _ended(injection.tasks)
             self._tell("fault.withdrawing", {"fault": injection.id})
-            gone &= await take_back(injection, self._journal, self._tell, by="runner")
+            settle_s = IN_FLIGHT_S if injection.in_flight else 0.0
+            gone &= await take_back(injection, self._journal, self._tell, by="runner", settle_s=settle_s)
         if self._unwritten is not None:
             raise self._unwritten  # only now: a record that cannot be written must not keep a fault in place
         return gone
@@ -278,8 +285,8 @@ async def take_back(injection: Injection, journal: Journal, say: Say, by: str, s
     """Withdraw one fault, with back-off, until it is read back gone; journal and report either way.
 
     "Gone" counts only after the read-back: a target that answers "no such fault" may still be biting. Whoever finishes
-    for a dead runner gives `settle_s`: a request of its that was in flight may still land, so the first read-back comes
-    only then, and there are two.
+    for a dead runner, or after an apply that was not acknowledged, gives `settle_s`: a request that was in flight may
+    still land, so the first read-back comes only then, and there are two.
     """
     trouble = ""
     for wait_s in (*BACK_OFF_S, None):

@@ -22,7 +22,11 @@ __all__ = ["Judge", "Judgement", "Outcome", "Verdict", "judge", "worst_exit"]
 #: The order in which links are named.
 _CHAIN = ("effect", "detect", "act", "notify", "only", "recover")
 
-_SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+#: A closed terminal ends a run as a polite kill does.
+_SIGNALS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 143}
+
+#: Stops that somebody wanted. Any other (metric lost, runner stood still, clock set) took the sight away.
+_WANTED = ("signal", "halt", "stop_when")
 
 
 class Judge:
@@ -148,11 +152,12 @@ def _outcome(ledger: Ledger, verdicts: tuple[Verdict, ...]) -> tuple[Outcome, st
     missed = [verdict for verdict in verdicts if verdict.value == "missed"]
     if missed:
         return Outcome.FAILED, _first(missed), _reasons(missed)
-    if stopped and stopped["by"] != "lost":
-        return Outcome.ABORTED, None, (str(stopped["reason"]),)
+    why = (str(stopped["reason"]),) if stopped else ()
+    if stopped and stopped["by"] in _WANTED:
+        return Outcome.ABORTED, None, why
     unknown = [verdict for verdict in verdicts if verdict.value != "met"]
     if unknown:
-        return Outcome.INCONCLUSIVE, _first(unknown), _reasons(unknown)
+        return Outcome.INCONCLUSIVE, _first(unknown), (*why, *_reasons(unknown))
     return Outcome.PASSED, None, ()
 
 

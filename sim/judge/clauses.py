@@ -80,11 +80,13 @@ class Tracker(ABC):
             self._settle("missed", self.absent())
 
     def stop(self, now: float) -> None:
-        """Settle as unknown what a stop left open."""
-        if not self.settled:
-            t0 = self.ledger.t0
-            when = f" at {now - t0:+.1f} s" if t0 is not None else " before t0"
-            self._settle("unknown", f"stopped{when}")
+        """Settle as unknown what a stop left open; where nobody was looking, that is the nearer reason."""
+        if self.settled:
+            return
+        t0 = self.ledger.t0
+        why = self.ledger.blind(self.sources(), t0, now) if t0 is not None and not self.witnessed else None
+        when = f" at {now - t0:+.1f} s" if t0 is not None else " before t0"
+        self._settle("unknown", why or f"stopped{when}")
 
     def close(self, now: float) -> None:
         """Settle whatever is left at the end of the record."""

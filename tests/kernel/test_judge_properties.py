@@ -196,7 +196,7 @@ def test_differing_after_restore_is_unsafe() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
 @pytest.mark.parametrize(("more", "outcome", "own"), [(None, "aborted", None), ("fault.stuck", "unsafe", 6)])
 def test_a_signal_gives_its_code_once_all_is_withdrawn(
     signal: str, code: int, more: str | None, outcome: str, own: int | None

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import tool
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("expectations", "injectors", "mbp", "reports", "sim")
 
@@ -59,3 +61,13 @@ def test_an_installed_sim_lists_what_it_ships(installed, tmp_path):
     assert "invariant_breach" in listed
     planned = run(command, "plan", "invariant_breach", cwd=tmp_path, PYTHONPATH=dependencies)
     assert "engine.swap_sequence" in planned
+
+
+def test_an_installed_sim_runs_the_main_job(installed, tmp_path):
+    """From an empty folder the wheel alone brings stack, platform and exercise along, and `invariant_breach` passes."""
+    tools = f"{tool('prometheus').parent}{os.pathsep}{tool('alertmanager').parent}{os.pathsep}{os.environ['PATH']}"
+    dependencies = sysconfig.get_paths()["purelib"]
+    command = installed.with_name("sim")
+    told = run(command, "run", "invariant_breach", cwd=tmp_path, PYTHONPATH=dependencies, PATH=tools)
+    assert told.startswith("PASSED: invariant_breach on mbp-local")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sim", "runs"]
