@@ -14,7 +14,7 @@ from sim.injector import Injector
 from sim.judge import Judge
 from sim.observation import ObserverKind
 from sim.secret import Secrets
-from sim.watchdog import Watchdog, start
+from sim.watchdog import GRACE_S, Watchdog, start
 
 #: The lease asked of a target that can hold one, seconds.
 TTL_S = 10.0
@@ -57,7 +57,7 @@ class Around:
     `exports` and `past` are the stack's, `stack` is its folder, `owner_fd` the descriptor that holds it up (null where
     it is not this run's).
     `allow_firing` and `allow_target` carry the reasons that a person gave. `watchdog` starts the process that finishes
-    the run if this one cannot; only tests in virtual time go without.
+    the run if this one cannot, at the latest `grace_s` after the hold time; only tests in virtual time go without.
     """
 
     names: Names
@@ -73,5 +73,6 @@ class Around:
     stack: str | None = None
     allow_target: Mapping[str, str] = field(default_factory=dict)
     watchdog: Callable[..., Watchdog] | None = start
+    grace_s: float = GRACE_S
     on_event: Callable[[Any], None] | None = None
     on_judge: Callable[[Judge], None] | None = None

@@ -25,7 +25,7 @@ T = TypeVar("T")
 #: The longest that one call of an injector may take.
 CALL_S = 10.0
 
-#: How long an apply that was not acknowledged may still be on its way into the target, seconds.
+#: How long a request that was sent may still be on its way into the target, or arrive there a second time, seconds.
 IN_FLIGHT_S = 4.0
 
 #: How long a call that was cancelled may take to let go, seconds.
@@ -34,7 +34,7 @@ LET_GO_S = 1.0
 #: Waits between attempts to withdraw, seconds. The last is followed by one more attempt.
 BACK_OFF_S = (0.1, 0.3, 1.0, 2.0, 4.0)
 
-#: Between the two read-backs of whoever finishes for a dead runner, seconds.
+#: Between the last two read-backs where a request may still land, seconds.
 READ_AGAIN_S = 0.2
 
 #: How often the effect is probed, seconds.
@@ -57,7 +57,7 @@ class Injection:
     receipt: Receipt = field(default_factory=dict)
     targets: tuple[str, ...] = ()
     prior: JSON = None
-    in_flight: bool = False
+    landed_at: float = 0.0  # the loop's second by which all that was sent must have landed
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
@@ -158,9 +158,10 @@ class Injections:
         """Apply every fault, once. Raises `InjectionError`: the fault may be there all the same."""
         for injection in self._injections:
             name = injection.fault.injector
-            injection.in_flight = True
-            await _call(f"apply of {name}", injection.injector.apply(injection.site, injection.receipt))
-            injection.in_flight = False
+            try:
+                await _call(f"apply of {name}", injection.injector.apply(injection.site, injection.receipt))
+            finally:
+                injection.landed_at = _in_flight_until()  # acknowledged or not: a copy of it may be on its way
             self._journal.write("applied", fault=injection.id)
             self._log.append("fault.applied", {"fault": injection.id})
             self._begin(injection)
@@ -190,7 +191,11 @@ class Injections:
             try:
                 await _call("renewal", injection.injector.renew(injection.site, injection.receipt))
                 renewed = sent
+            except asyncio.CancelledError:
+                injection.landed_at = _in_flight_until()  # landing behind the withdrawal it would be the fault again
+                raise
             except InjectionError as error:
+                injection.landed_at = _in_flight_until()
                 self._log.append("note", {"text": f"the lease of {injection.id} was not renewed: {error}"})
 
     async def _guard(self, injection: Injection, what: str, work: Awaitable[None]) -> None:
@@ -238,8 +243,7 @@ class Injections:
         for injection in reversed(self._intended):
             await _ended(injection.tasks)
             self._tell("fault.withdrawing", {"fault": injection.id})
-            settle_s = IN_FLIGHT_S if injection.in_flight else 0.0
-            gone &= await take_back(injection, self._journal, self._tell, by="runner", settle_s=settle_s)
+            gone &= await take_back(injection, self._journal, self._tell, by="runner")
         if self._unwritten is not None:
             raise self._unwritten  # only now: a record that cannot be written must not keep a fault in place
         return gone
@@ -281,34 +285,56 @@ def from_intent(record: Mapping[str, Any], injector: Callable[[str], Injector], 
     return Injection(fault, injector(name), site, receipt=dict(record["receipt"]), prior=record["prior"])
 
 
-async def take_back(injection: Injection, journal: Journal, say: Say, by: str, settle_s: float = 0.0) -> bool:
+async def take_back(injection: Injection, journal: Journal, say: Say, by: str) -> bool:
     """Withdraw one fault, with back-off, until it is read back gone; journal and report either way.
 
-    "Gone" counts only after the read-back: a target that answers "no such fault" may still be biting. Whoever finishes
-    for a dead runner, or after an apply that was not acknowledged, gives `settle_s`: a request that was in flight may
-    still land, so the first read-back comes only then, and there are two.
+    "Gone" counts only after the read-back, and is asked for even when the withdrawal failed: a target that answers "no
+    such fault" may still be biting, and one that answers nothing may have done it.
     """
-    trouble = ""
     for wait_s in (*BACK_OFF_S, None):
+        trouble = ""
         try:
-            await _call("withdraw", injection.injector.withdraw(injection.site, injection.receipt))
-            await asyncio.sleep(settle_s)
-            probe: Probe = await _call("read-back", injection.injector.gone(injection.site, injection.receipt))
-            if probe.holds and settle_s:
-                await asyncio.sleep(READ_AGAIN_S)
-                probe = await _call("read-back", injection.injector.gone(injection.site, injection.receipt))
+            trouble = await _sent(injection)
+            probe = await _read_back(injection, by)
             if probe.holds:
                 evidence = scrub(dict(probe.evidence), injection.site.secrets.redact)
                 journal.write("withdrawn", fault=injection.id, by=by, evidence=evidence)
                 say("fault.gone", {"fault": injection.id, "evidence": evidence})
                 return True
-            trouble = f"still there: {_spell(probe.evidence)}"
+            trouble = trouble or f"still there: {_spell(probe.evidence)}"
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next attempt and the next fault still follow
-            trouble = str(error) or type(error).__name__
+            trouble = "; ".join(filter(None, [trouble, str(error) or type(error).__name__]))
         if wait_s is not None:
             await asyncio.sleep(wait_s)
     say("fault.stuck", {"fault": injection.id, "reason": trouble})
     return False
+
+
+async def _read_back(injection: Injection, by: str) -> Probe:
+    """Ask whether the fault is gone; twice more where a request may still land, or the runner's own are not known."""
+    waits_s = [0.0]
+    settle_s = injection.landed_at - asyncio.get_running_loop().time()
+    if settle_s > 0 or by != "runner":
+        waits_s += [max(0.0, settle_s), READ_AGAIN_S]
+    for wait_s in waits_s:
+        await asyncio.sleep(wait_s)
+        probe = await _call("read-back", injection.injector.gone(injection.site, injection.receipt))
+        if not probe.holds:
+            break
+    return probe
+
+
+async def _sent(injection: Injection) -> str:
+    """Send one withdrawal; return what went wrong with it."""
+    try:
+        await _call("withdraw", injection.injector.withdraw(injection.site, injection.receipt))
+    except Exception as error:  # noqa: BLE001 - the read-back tells what became of it
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _in_flight_until() -> float:
+    return asyncio.get_running_loop().time() + IN_FLIGHT_S
 
 
 def _spell(evidence: Mapping[str, JSON]) -> str:

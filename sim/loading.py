@@ -127,6 +127,8 @@ def select(
     narrow that (without selectors: everything) to what carries one of them: a tag never adds a fault to a run that
     named its exercises. Raises `NothingSelected`, and `InvalidFile` where a file that is needed is faulty.
     """
+    if all_ and selectors:
+        raise Usage(f"--all is every exercise: leave out {selectors[0]!r}, or --all")
     shelf = _Shelf(places)
     if all_ or (tags and not selectors):
         found = shelf.everything()

@@ -95,6 +95,11 @@ class Log:
             self._file.close()
 
 
+def hash_of(event: Event) -> str:
+    """Return the SHA-256 of the event's line, as the next one carries it in `prev`."""
+    return hashlib.sha256(canonical(as_json(event)).encode()).hexdigest()
+
+
 def as_json(event: Event) -> dict[str, JSON]:
     """Return the event as the object that stands on its line."""
     return {

@@ -6,12 +6,14 @@ lever file that anybody at the machine can set. Nothing listens anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from sim.problem import Refusal
 VARIABLE = "SIM_MACHINE_DIR"
 
 LEVER = "HALT"
+
+#: A lock that is only being looked at (`held`) is free again within this, seconds; tried so many times.
+TRY_S, TRIES = 0.02, 5
 
 
 class MachineError(Refusal):
@@ -34,20 +39,22 @@ class Taken(Exception):
     """Another runner holds the target. `run` is its run, `pid` its process."""
 
     def __init__(self, run: str, pid: int | None) -> None:
-        super().__init__(f"run {run} (pid {pid}) is at work on this target")
+        super().__init__(f"run {run} (pid {pid or 'unknown'}) is at work on this target")
         self.run, self.pid = run, pid
 
 
 def folder() -> Path:
-    """Return the shared folder, made if needed: everybody may add to it, nobody may remove what is another's."""
+    """Return the shared folder, made if needed: everybody may add to it, nobody may remove what is another's.
+
+    A folder that is there already keeps its permissions: it may be somebody's home. Raises `MachineError`.
+    """
     path = Path(os.environ.get(VARIABLE) or Path(tempfile.gettempdir()) / "sim.machine")
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            path.chmod(0o1777)  # not by mkdir, which the umask would bend
+        if not stat.S_ISDIR(path.lstat().st_mode):
             raise MachineError(f"{path} is not a folder; remove it, or set {VARIABLE}")
-        if found.st_uid == os.geteuid():
-            path.chmod(0o1777)
     except OSError as error:
         raise MachineError(
             f"cannot use {path}: {error.strerror}; set {VARIABLE} to a folder that can be written"
@@ -80,15 +87,36 @@ def hold(target: str, instance: str, run: str) -> Hold:
             os.fchmod(fd, 0o666)
     except OSError as error:
         raise MachineError(f"cannot lock {path}: {error.strerror}") from error
+    said = json.dumps({"run": run, "pid": os.getpid(), "target": target, "instance": instance}).encode()
+    try:
+        for left in reversed(range(TRIES)):
+            if _locked(fd):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, said, 0)
+                return Hold(fd)
+            if left:
+                time.sleep(TRY_S)
+        raise _taken(fd)
+    except OSError as error:
+        os.close(fd)
+        raise MachineError(f"cannot lock {path}: {error.strerror}") from error
+    except Taken:
+        os.close(fd)
+        raise
+
+
+def _locked(fd: int) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        said = _read(os.pread(fd, 4096, 0))
-        os.close(fd)
-        raise Taken(str(said.get("run", "unknown")), said.get("pid")) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, json.dumps({"run": run, "pid": os.getpid(), "target": target, "instance": instance}).encode(), 0)
-    return Hold(fd)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _taken(fd: int) -> Taken:
+    said = _read(os.pread(fd, 4096, 0))
+    pid = said.get("pid")
+    return Taken(str(said.get("run", "unknown")), pid if isinstance(pid, int) else None)
 
 
 def held() -> list[Taken]:
@@ -100,10 +128,8 @@ def held() -> list[Taken]:
         except OSError:
             continue  # another user's, with permissions of its own: it will see the lever itself
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            said = _read(os.pread(fd, 4096, 0))
-            found.append(Taken(str(said.get("run", "unknown")), said.get("pid")))
+            if not _locked(fd):
+                found.append(_taken(fd))
         finally:
             os.close(fd)
     return found
@@ -137,7 +163,10 @@ def release() -> bool:
 
 def halted() -> str | None:
     """Return why this machine is halted; null when it is not. A lever that cannot be read halts."""
-    path = folder() / LEVER
+    try:
+        path = folder() / LEVER
+    except MachineError as error:
+        return str(error)
     try:
         return str(_read(path.read_bytes()).get("reason") or "no reason given")
     except FileNotFoundError:

@@ -19,6 +19,7 @@ from sim.fill import NotExported, filled
 from sim.judge.ledger import Now
 from sim.observation import CannotLook, SendsCanary
 from sim.secret import SecretMissing
+from sim.target import Action
 from sim.watching import LOOK_S
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Preflight:
 
     async def check(self) -> None:
         """Make every check. Raises `Refused`."""
-        self.run._say("preflight")
+        self.run.say("preflight")
         self._halted()
         self._production()
         await self._environment()
@@ -80,8 +81,9 @@ class Preflight:
     def _production(self) -> None:
         """The target does not look like production, or somebody said by name that it may be broken, and why."""
         target = self.plan.target
-        door_urls = [door.url for door in target.doors.values()]
-        said = {target.target, target.environment, *(urlsplit(url).hostname or "" for url in door_urls)}
+        urls = [door.url for door in target.doors.values()] + [call.url for call in target.restore]
+        urls += [target.identity.url] if target.identity else []
+        said = {target.target, target.environment, *(urlsplit(url).hostname or "" for url in urls)}
         looks = sorted(text for text in said if _PRODUCTION.search(text.lower()))
         reason = self.run.around.allow_target.get(target.target)
         if looks and reason is None:
@@ -157,7 +159,7 @@ class Preflight:
         longest = self.run.window_s + self.run.group_interval_s
         patience = min(longest or self.plan.target.quiet, self.plan.target.quiet)
         if self._loud():
-            self.run._say("quiet", self.run.log.now() + patience)
+            self.run.say("quiet", self.run.log.now() + patience)
             await self.run.until(lambda: not self._loud(), patience)
         loud = self._loud()
         if loud:
@@ -187,9 +189,17 @@ class Preflight:
                     found.append((name, f"silence {silence['id']}"))
         return found
 
+    def still_quiet(self) -> None:
+        """Look once more right before the fault: what fires by now would be taken for its doing. Raises `Refused`."""
+        self._foreign()
+        loud = self._loud() if self.plan.hook else []
+        if loud:
+            raise self._refuse("already firing", f"{'; '.join(loud)}, since the baseline")
+
     def _ready(self) -> None:
         """Each action could still do something: what it would change is not so already."""
         for action in self.plan.actions:
+            self._not_in_effect(action)
             if action.ready is None:
                 continue
             told = expression.evaluate(expression.parse(action.ready), Now(self.ledger), self.ledger.words)
@@ -202,6 +212,17 @@ class Preflight:
                 told = expression.evaluate(expression.parse(clause.text), Now(self.ledger), self.ledger.words)
                 if told.truth is Truth.TRUE:
                     raise self._refuse("ready", f"{clause.text} is already true: it would prove nothing")
+
+    def _not_in_effect(self, action: Action) -> None:
+        """What an action would bring about is not so already: reading it back would prove nothing."""
+        if action.effect is None:
+            text = f"{action.name} declares no effect that could be read back: its record alone will count"
+            self.run.log.append("note", {"text": text})
+            return
+        told = expression.evaluate(expression.parse(action.effect), Now(self.ledger), self.ledger.words)
+        if told.truth is not Truth.FALSE:
+            detail = f"the effect of {action.name}, {action.effect}, is {told.truth.name.lower()} before the fault"
+            raise self._refuse("ready", f"{detail}: {told.actual}")
 
     # -- a message gets through --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sim import restore, undo
-from sim.injection import Say, from_intent, take_back
+from sim.injection import IN_FLIGHT_S, Say, from_intent, take_back
 from sim.injector import Injector
 from sim.observation import ObserverKind
 from sim.secret import Secrets
@@ -77,23 +78,28 @@ def owner_alive(header: Mapping[str, Any]) -> bool:
 
 
 async def recover(
-    folder: Path, names: Names, secrets: Secrets, say: Say, by: str = "recover", settle_s: float = 0.0
+    folder: Path, names: Names, secrets: Secrets, say: Say, by: str = "recover", settle_s: float = IN_FLIGHT_S
 ) -> Left:
-    """Withdraw what the journal in `folder` leaves open, last first, then restore. Raises `JournalError`."""
+    """Withdraw what the journal in `folder` leaves open, last first, then restore. Raises `JournalError`.
+
+    What the dead runner had sent may still land for `settle_s`: nothing counts as gone before.
+    """
     left = undo.read(folder / undo.FILE)
     if not left.unfinished:
         return Left(folder, ())
     journal = undo.Journal(folder)
     reasons: list[str] = []
+    landed_at = asyncio.get_running_loop().time() + settle_s
     try:
         for fault, record in reversed(left.faults.items()):
             try:
                 injection = from_intent(record, names.injector, secrets)
+                injection.landed_at = landed_at
             except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
                 reasons.append(f"{fault}: {_why(error)}")
                 continue
             say("fault.withdrawing", {"fault": fault})
-            if not await take_back(injection, journal, say, by, settle_s):
+            if not await take_back(injection, journal, say, by):
                 reasons.append(f"{fault} is not proven gone")
         for fact, record in left.restores.items():
             try:

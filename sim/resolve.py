@@ -14,13 +14,18 @@ from pydantic import BaseModel, ValidationError
 from sim import __version__, expression
 from sim.exercise import Call, Exercise
 from sim.expression import ExpressionError, Name, Node
+from sim.expression.tree import spell
+from sim.implied import budget, implied
 from sim.injector import Injector
 from sim.observation import ObserverKind
-from sim.plan import Clause, Fault, Kind, Plan, Source, Stage, vocabulary
+from sim.plan import Clause, Fault, Plan, Source, Stage, vocabulary
 from sim.target import Hook, Scalar, Target, Within
 
 #: How long a fault is held when nothing says so, seconds.
 DEFAULT_HOLD_S = 300.0
+
+#: What an event fact of each stage is filled with.
+_SEEN_AS = {"detect": "alert", "act": "execution", "notify": "message"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class _Resolver:
         hook_name = self._hook_name(faults)
         hook = self.target.hooks.get(hook_name) if hook_name else None
         within = self._within(hook)
-        clauses = [*_implied(hook, within), *self._expect(within), *self._never(within)]
+        clauses = [*implied(hook, within), *self._expect(within), *self._never(within)]
         steady = self._condition("steady_state")
         stop = self._condition("stop_when")
         self._effects(hook_name, hook)
@@ -213,8 +218,9 @@ class _Resolver:
         return fitting[0] if len(fitting) == 1 else None
 
     def _within(self, hook: Hook | None) -> Within:
-        within = self.target.within
-        for nearer in (hook.within if hook else None, self.binding.within if self.binding else None):
+        within: Within = Target.model_fields["within"].default
+        own = self.target.within  # a profile may give only some
+        for nearer in (own, hook.within if hook else None, self.binding.within if self.binding else None):
             within = nearer.over(within) if nearer else within
         return self.exercise.within.over(within)
 
@@ -277,7 +283,7 @@ class _Resolver:
                     stage=stage,
                     kind=kind,
                     text=expression.unparse(part),
-                    within_s=_budget(within, stage),
+                    within_s=budget(within, stage),
                     facts=facts,
                 )
             )
@@ -327,49 +333,25 @@ class _Resolver:
                 if name in read:
                     self._problem((), f"observers.{name}: {error.args[0] if error.args else error}")
                 continue
-            if name in read or (hook and kind.yields & {"alert", "silence"}):
+            self._fills(name, spec.kind, kind, facts)
+            if name in read or kind.yields & {"alert", "silence"}:  # an alert of others refuses any run
                 sources[name] = Source(
                     kind=spec.kind, every_s=spec.every, cursor=kind.cursor, yields=tuple(sorted(kind.yields))
                 )
         return sources
 
+    def _fills(self, name: str, kind_name: str, kind: ObserverKind, facts: Iterable[str]) -> None:
+        """A fact that is read must be one that its observer can see at all: else every verdict on it is empty."""
+        for each in sorted(facts):
+            fact = self.target.facts[each]
+            needs = _SEEN_AS.get(fact.stage or "", fact.kind) if fact.kind == "event" else fact.kind
+            if name in fact.from_ and kind.yields and needs not in kind.yields:
+                sees = ", ".join(sorted(kind.yields))
+                self._problem((), f"facts.{each} needs {needs} observations, and {name} ({kind_name}) makes: {sees}")
+
 
 def _uses_baseline(node: Node) -> bool:
     return any(isinstance(each, Name) and each.path == "baseline" for each in expression.walk(node))
-
-
-def _implied(hook: Hook | None, within: Within) -> list[Clause]:
-    def clause(stage: Stage, kind: Kind, text: str, suffix: str = "", **more: Any) -> Clause:
-        return Clause(
-            id=stage + suffix,
-            origin="implied",
-            stage=stage,
-            kind=kind,
-            text=text,
-            within_s=_budget(within, stage),
-            **more,
-        )
-
-    clauses = [clause("effect", "effect", "the fault bites")]
-    if hook:
-        clauses.append(clause("detect", "alert", f"alert {' or '.join(hook.alerts)} fires"))
-        if hook.actions:
-            names = "+".join(action.name for action in hook.actions)
-            clauses.append(clause("act", "action", f"{names} is done and its effect read back"))
-        clauses += [
-            clause("notify", "message", f"{hook.owner} is told by {channel}", f":{channel}", channel=channel)
-            for channel in hook.channels
-        ]
-        clauses.append(clause("only", "only", "no other action, owner or duplicate"))
-    clauses.append(clause("recover", "recover", "all is well again"))
-    return clauses
-
-
-def _budget(within: Within, stage: Stage) -> float:
-    key = {"only": "recover"}.get(stage, stage)
-    value = getattr(within, key)
-    assert isinstance(value, float | int), f"the target profile fills every budget, {key} too"
-    return float(value)
 
 
 def _plainly(key: str, error: Any, injector: Injector) -> tuple[str, str | None]:
@@ -383,4 +365,6 @@ def _plainly(key: str, error: Any, injector: Injector) -> tuple[str, str | None]
         case "value_error":
             return f"{key}: {error['ctx']['error']}", None
         case _:
-            return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, not {error['input']!r}", None
+            given = error["input"]
+            shown = spell(given) if isinstance(given, bool | int | float | str | tuple) else repr(given)
+            return f"{key}: {error['msg'][0].lower()}{error['msg'][1:]}, not {shown}", None

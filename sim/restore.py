@@ -7,8 +7,8 @@ t0, so that any process can make them. A value that still differs afterwards is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sim import wire
 from sim.event import JSON
@@ -20,9 +20,18 @@ from sim.target import Auth, Fact, ObserverSpec, Restore
 from sim.undo import Journal, JournalError
 from sim.watching import LOOK_S, MISSES, opening
 
+if TYPE_CHECKING:
+    from sim.judge.ledger import Ledger
+
 #: How long a restored fact may take to read as before, seconds, and how often it is looked at.
 SETTLE_S = 10.0
 LOOK_AGAIN_S = 0.2
+
+
+class Kinds(Protocol):
+    """What is asked of a catalogue. Raises `LookupError`."""
+
+    def observer(self, name: str) -> ObserverKind: ...
 
 
 class RestoreError(Exception):
@@ -48,6 +57,29 @@ def record(
     }
 
 
+def planned(ledger: Ledger, exports: Mapping[str, str]) -> list[dict[str, JSON]]:
+    """Return the records of every fact that the profile can set back and that reads something now."""
+    target = ledger.plan.target
+    return [
+        record(call, found.value, target.observers, target.facts[call.fact], exports)
+        for call in target.restore
+        if (found := ledger.states.get(call.fact)) is not None and found.value is not None
+    ]
+
+
+def differing(ledger: Ledger, covered: Collection[str]) -> list[str]:
+    """Return the other state facts that do not read as they did at t0, or that nobody can read any more."""
+    found = []
+    for fact in sorted(ledger.prior.keys() - set(covered)):
+        now, before = ledger.reads(fact), ledger.read_before(fact)
+        blind = [name for name in ledger.plan.target.facts[fact].from_ if not ledger.seeing.get(name)]
+        if blind:
+            found.append(f"{fact} was {before!r} and cannot be read: {blind[0]} is blind")
+        elif now != before:
+            found.append(f"{fact} reads {now!r}, was {before!r}")
+    return found
+
+
 def _with_prior(body: Any, prior: JSON) -> Any:
     """Return the body with the prior value where it says ``{prior}``; standing alone it keeps its type."""
     if isinstance(body, str):
@@ -57,6 +89,17 @@ def _with_prior(body: Any, prior: JSON) -> Any:
     if isinstance(body, list):
         return [_with_prior(value, prior) for value in body]
     return body
+
+
+async def again(
+    done: Mapping[str, Any], names: Kinds, secrets: Secrets, journal: Journal, say: Say, by: str
+) -> str | None:
+    """Put one fact back, from its record alone: see `put_back`. A kind of observer that is missing is trouble, too."""
+    try:
+        kind = names.observer(str(done["spec"]["kind"]))
+    except (LookupError, TypeError) as error:
+        return f"{done.get('fact')}: its record cannot be used: {error.args[0] if error.args else error}"
+    return await put_back(done, kind, secrets, journal, say, by)
 
 
 async def put_back(

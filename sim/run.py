@@ -9,6 +9,7 @@ go on. Once a fault was intended, withdraw and restore happen whatever else happ
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets as random
 from collections.abc import Callable
@@ -21,15 +22,16 @@ from sim import restore
 from sim.around import Around, Stopped
 from sim.chain import ChainError, ChainQuestion
 from sim.event import JSON
-from sim.fill import NotExported, fill, filled, packaged
+from sim.fill import NotExported, filled, packaged
 from sim.guard import Guard
 from sim.injection import Injection, Injections, finished
 from sim.injector import InjectionError, Site
 from sim.judge import Judge, Judgement
-from sim.log import Log, canonical
+from sim.log import canonical
 from sim.observation import CannotLook
 from sim.plan import Plan
 from sim.preflight import Preflight, Refused
+from sim.record import Record, sealed, write_once
 from sim.secret import SecretMissing
 from sim.undo import Journal, JournalError
 from sim.watching import Watching, opening
@@ -56,7 +58,7 @@ class Run:
 
     def __init__(self, plan: Plan, folder: Path, around: Around) -> None:
         self.plan, self.folder, self.around = plan, folder, around
-        self.log = Log(folder / "log.jsonl", around.clock, around.secrets.redact)
+        self.log = Record(folder / "log.jsonl", around.clock, around.secrets.redact)
         self.judge = Judge(plan)
         self.token = random.token_hex(4)
         self.watching = Watching(self.log)
@@ -75,7 +77,8 @@ class Run:
         self.guard.see(event)
         self._wake.set()
         if self.around.on_event:
-            self.around.on_event(event)
+            with contextlib.suppress(OSError):  # the terminal is gone; the run is not
+                self.around.on_event(event)
 
     # -- the story ---------------------------------------------------------------------------------------------
 
@@ -90,14 +93,17 @@ class Run:
                 finally:
                     await finished(self._afterwards())
         except Exception as error:  # noqa: BLE001 - our own bug: it goes on the record, and the outcome is *error*
-            self.log.append("run.error", {"error": f"{type(error).__name__}: {error}"})
-        await self.guard.end()
-        self._say("close")
+            self._fell_over(error)
+        except BaseException:  # ended from outside, with everything withdrawn by now
+            await finished(self.guard.end())
+            self.log.close()
+            raise
+        await finished(self.guard.end())
+        self.say("close")
         self.log.append("run.closed", {})
-        self.log.close()
-        judgement = self.judge.judgement()
-        _write_once(self.folder / "verdicts.json", canonical(judgement.as_json()) + "\n")
-        return judgement
+        verdicts = self.folder / "verdicts.json"
+        clean = self.journal is None or self._clean
+        return sealed(self.log, self.judge.judgement(), clean, lambda text: write_once(verdicts, text))
 
     async def _until_withdrawal(self) -> None:
         """Timing, preflight, baseline, inject, observe; a refusal or a stop ends it early."""
@@ -113,8 +119,7 @@ class Run:
         except (InjectionError, JournalError) as error:
             self.log.append("fault.ineffective", {"reason": f"injection failed: {error}"})
         except Stopped:
-            stop = self.around.stop
-            self.log.append("stopped", {"by": stop.by, "reason": stop.reason, "signal": stop.signal})
+            self.guard.heed()
         broken = self.watching.broken()
         if broken is not None:
             self.log.append("run.error", {"error": f"an observer fell over: {type(broken).__name__}: {broken}"})
@@ -124,17 +129,26 @@ class Run:
         if self.journal is None:
             return
         assert self.injections is not None
-        self._say("withdraw")
-        gone = await self.injections.withdraw()
-        if gone:
-            self.guard.withdrawn()
-        if gone and self._judged:
-            await self._recover()
-        self._say("restore")
+        self.say("withdraw")
+        gone = put_back = False
+        try:
+            gone = await self.injections.withdraw()
+            if gone:
+                self.guard.withdrawn()
+            if gone and self._judged:
+                await self._recover()
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, what actions changed is still put back
+            self._fell_over(error)
+        self.say("restore")
         put_back = await self._restore()
-        if gone and put_back:
-            self.journal.write("closed", by="runner")
+        self._clean = gone and put_back
+        if self._clean:
+            with contextlib.suppress(JournalError):  # every record before it says so already
+                self.journal.write("closed", by="runner")
         self.journal.close()
+
+    def _fell_over(self, error: Exception) -> None:
+        self.log.append("run.error", {"error": f"{type(error).__name__}: {error}"})
 
     @property
     def _judged(self) -> bool:
@@ -145,7 +159,7 @@ class Run:
     # -- its parts ---------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        _write_once(self.folder / "plan.json", canonical(self.plan.as_json()) + "\n")
+        write_once(self.folder / "plan.json", canonical(self.plan.as_json()) + "\n")
         data: dict[str, JSON] = {
             "run": self.folder.name,
             "exercise": self.plan.exercise,
@@ -157,12 +171,13 @@ class Run:
         }
         self.log.append("run.opened", data)
 
-    def _say(self, phase: str, until_s: float | None = None) -> None:
+    def say(self, phase: str, until_s: float | None = None) -> None:
+        """Write that a phase begins, and until when (seconds of the record) it may last."""
         self.log.append("phase", {"name": phase, "until_s": None if until_s is None else round(until_s, 3)})
 
     async def _look(self) -> None:
         """Open the observers that this plan reads."""
-        self._say("look")
+        self.say("look")
         ids = tuple(f"{self.token}-{number}" for number, _ in enumerate(self.plan.faults, 1))
         more = {"secrets": self.around.secrets, "run_id": self.folder.name, "injections": ids}
         for name, source in self.plan.observers.items():
@@ -210,7 +225,7 @@ class Run:
 
     async def _baseline(self) -> None:
         """Steady state holds, and there are samples to compare with."""
-        self._say("baseline")
+        self.say("baseline")
         wanted = SAMPLES_FOR_BASELINE if self.plan.uses_baseline else SAMPLES
         gauges = self._gauges()
         ledger = self.judge.ledger
@@ -253,10 +268,11 @@ class Run:
     async def _inject(self) -> None:
         """Prepare, journal, t0, apply, and prove that it bites."""
         budget = next(clause.within_s for clause in self.plan.clauses if clause.stage == "effect")
-        self._say("inject", self.log.now() + budget)
-        self._journal_opened()
-        assert self.journal is not None
-        self.injections = Injections(self._sites(), self.journal, self.log)
+        self.say("inject", self.log.now() + budget)
+        Preflight(self).still_quiet()
+        sites = self._sites()
+        self.journal = self._journal_opened()
+        self.injections = Injections(sites, self.journal, self.log)
         await self.injections.prepare()
         try:
             self.guard.arm()
@@ -267,6 +283,8 @@ class Run:
             raise Stopped
         self.guard.held_for(self.plan.hold_s)
         self.log.append("fault.t0", {"hold_s": self.plan.hold_s})
+        if self.around.stop.by:  # the stop condition is true, or its metric lost, at this very moment
+            raise Stopped
         t0 = self.log.now()
         await self.injections.apply()
         proof = asyncio.create_task(self.injections.prove())
@@ -293,28 +311,29 @@ class Run:
             made.append(Injection(fault, around.names.injector(fault.injector), site))
         return made
 
-    def _journal_opened(self) -> None:
+    def _journal_opened(self) -> Journal:
         """Write down, before t0, who runs this and what will have to read as before."""
-        journal = Journal(self.folder)
-        target, ledger = self.plan.target, self.judge.ledger
         pid = os.getpid()
-        journal.write(
-            "open",
-            run=self.folder.name,
-            target=target.target,
-            instance=self.instance,
-            stack=self.around.stack,
-            owner={"pid": pid, "started": psutil.Process(pid).create_time()},
-        )
-        for call in target.restore:
-            prior = ledger.states.get(call.fact)
-            if prior is not None and prior.value is not None:
-                made = restore.record(call, prior.value, target.observers, target.facts[call.fact], self.around.exports)
+        header: dict[str, JSON] = {
+            "run": self.folder.name,
+            "target": self.plan.target.target,
+            "instance": self.instance,
+            "stack": self.around.stack,
+            "owner": {"pid": pid, "started": psutil.Process(pid).create_time()},
+        }
+        self.restores = restore.planned(self.judge.ledger, self.around.exports)
+        journal = Journal(self.folder)
+        try:
+            journal.write("open", **header)
+            for made in self.restores:
                 journal.write("restore", **made)
-                self.restores.append(made)
-        self.journal = journal
+        except JournalError:
+            journal.close()
+            raise
+        return journal
 
     instance = ""
+    _clean = False
 
     async def _observe(self) -> None:
         """Wait until the fault has taught what it can, at most for the hold time."""
@@ -322,7 +341,7 @@ class Run:
         if ledger.ineffective:
             return
         end = (ledger.t0 or 0.0) + self.plan.hold_s
-        self._say("observe", end)
+        self.say("observe", end)
         if self.plan.hold == "full":
             await self.until(lambda: False, end - self.log.now())
         else:
@@ -332,30 +351,25 @@ class Run:
         """Wait until all is well again, at most for the budget; a stop cuts the waiting short."""
         gone = self.judge.ledger.marks.get("gone", self.log.now())
         end = gone + float(self.plan.within.recover or 0.0) + 0.05
-        self._say("recover", end)
+        self.say("recover", end)
         try:
             await self.until(lambda: self.judge.may_close, end - self.log.now())
         except Stopped:
-            stop = self.around.stop
-            self.log.append("stopped", {"by": stop.by, "reason": stop.reason, "signal": stop.signal})
+            self.guard.heed()
 
     async def _restore(self) -> bool:
         """Put back what actions changed and did not undo; tell whether every state fact reads as before."""
         assert self.journal is not None
-        differs: list[str] = []
-        covered = set()
-        for record in self.restores:
-            covered.add(record["fact"])
-            kind = self.around.names.observer(str(fill(record["spec"], {})["kind"]))
-            trouble = await restore.put_back(
-                record, kind, self.around.secrets, self.journal, self.log.append, by="runner"
+        around, log = self.around, self.log
+        differs = [
+            trouble
+            for record in self.restores
+            if (
+                trouble := await restore.again(record, around.names, around.secrets, self.journal, log.append, "runner")
             )
-            differs += [trouble] if trouble else []
-        ledger = self.judge.ledger
-        for fact in ledger.prior:
-            now, before = ledger.reads(fact), ledger.read_before(fact)
-            if fact not in covered and now != before:
-                differs.append(f"{fact} reads {now!r}, was {before!r}")
+        ]
+        await self.watching.last_look()
+        differs += restore.differing(self.judge.ledger, {str(record["fact"]) for record in self.restores})
         self.log.append("restored", {"ok": not differs, "differs": list(differs)})
         return not differs
 
@@ -363,7 +377,8 @@ class Run:
         """Wait until `done`, at most so long; settle budgets as they pass. Raises `Stopped` when asked to stop."""
         end = self.log.now() + within_s
         while True:
-            if self.around.stop.by is not None and not self.judge.ledger.stopped:
+            self.guard.look()
+            if self.around.stop.by is not None and not self.guard.heeded:
                 raise Stopped
             now = self.log.now()
             self.judge.settled_by(now)
@@ -379,8 +394,3 @@ class Run:
                     await self._wake.wait()
             except TimeoutError:
                 continue
-
-
-def _write_once(path: Path, text: str) -> None:
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)

@@ -38,23 +38,28 @@ class Stopping:
         marks = self._ledger.marks
         if self._tree is None or self._asked or "t0" not in marks or "gone" in marks:
             return
-        if event.kind == "observer.blind" and event.source in self._observers:
-            self._stop("lost", f"the stop metric is lost: {event.source} is blind: {event.data.get('error', '')}")
-        elif event.kind in ("gauge", "state") and event.data["fact"] in self._facts:
-            self._look()
+        blind = event.kind == "observer.blind" and event.source in self._observers
+        read = event.kind in ("gauge", "state") and event.data["fact"] in self._facts
+        if blind or read or event.kind == "fault.t0":
+            self._look(event)
 
-    def _look(self) -> None:
+    def _look(self, event: Event) -> None:
         assert self._tree is not None
         told = expression.evaluate(self._tree, Now(self._ledger), self._ledger.words)
         if told.truth is Truth.TRUE:
             self._stop("stop_when", f"{self._text} is true: {told.actual}")
-        elif told.truth is Truth.FALSE:
+            return
+        if told.truth is Truth.FALSE:  # known, even where one of several sources is blind
             self._unknown = 0
-        else:
-            self._unknown += 1
-            if self._unknown >= LOOKS:
-                names = ", ".join(sorted(self._observers))
-                self._stop("lost", f"the stop metric is lost: {names} gave no value {LOOKS} times: {told.actual}")
+            return
+        self._unknown += 1
+        unseen = sorted(name for name in self._observers if not self._ledger.seeing.get(name, False))
+        if unseen:
+            whys = (f"{name} is blind: {self._ledger.blind_why.get(name) or 'no answer'}" for name in unseen)
+            self._stop("lost", f"the stop metric is lost: {'; '.join(whys)}")
+        elif event.kind == "state" or self._unknown >= LOOKS:  # a state is told once a change: it stays unknown
+            names = ", ".join(sorted(self._observers))
+            self._stop("lost", f"the stop metric is lost: {names} gives no value: {told.actual}")
 
     def _stop(self, by: str, reason: str) -> None:
         self._asked = True

@@ -72,7 +72,7 @@ class ObserverSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: str
-    every: Duration = 1.0
+    every: Annotated[Duration, Field(ge=0.02, le=60)] = 1.0
 
 
 class Fact(Model):

@@ -98,12 +98,17 @@ class Open:
     header: Mapping[str, JSON] = field(default_factory=dict)
     faults: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
     restores: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
+    intended: bool = False
     closed: bool = False
 
     @property
     def unfinished(self) -> bool:
-        """Whether anything may still have to be put back."""
-        return not self.closed and bool(self.faults or self.restores)
+        """Whether anything may still have to be put back.
+
+        Before the first intent nothing was changed by this run: a fact that reads otherwise now was set by somebody
+        else, and must not be set back.
+        """
+        return not self.closed and self.intended and bool(self.faults or self.restores)
 
 
 def read(path: Path) -> Open:
@@ -142,6 +147,7 @@ def _apply(found: Open, kind: str, record: Mapping[str, JSON], number: int) -> N
             found.restores[str(record["fact"])] = record
         case "intent":
             found.faults[str(record["fault"])] = record
+            found.intended = True
         case "applied":
             pass
         case "withdrawn":

@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sim.undo import FILE
+
 #: The longest wait for a request in flight to land, seconds: the injector's client time-out and as much again.
 SETTLE_S = 4.0
 
@@ -69,10 +71,14 @@ class Watchdog:
 
 
 def start(folder: Path, keep: Sequence[int] = (), settle_s: float = SETTLE_S) -> Watchdog:
-    """Start the watchdog of the run in `folder`; `keep` are descriptors that it holds open. Raises `OSError`."""
+    """Start the watchdog of the run in `folder`, whose journal is there. Raises `OSError`.
+
+    `keep` are descriptors that it holds open. It is given the journal itself, too: the folder may be removed.
+    """
+    folder = folder.resolve()  # it stands elsewhere
+    book = os.open(folder / FILE, os.O_RDONLY)
     read, write = os.pipe()
-    os.set_inheritable(read, True)
-    command = [sys.executable, "-P", "-m", "sim.watchdog", str(folder), str(read), f"{settle_s:g}"]
+    command = [sys.executable, "-P", "-m", "sim.watchdog", str(folder), str(read), str(book), f"{settle_s:g}"]
     try:
         with (folder / "watchdog.log").open("ab") as log:
             process = subprocess.Popen(
@@ -81,7 +87,7 @@ def start(folder: Path, keep: Sequence[int] = (), settle_s: float = SETTLE_S) ->
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=(read, *keep),
+                pass_fds=(read, book, *keep),
                 cwd=folder,
             )
     except OSError:
@@ -89,6 +95,7 @@ def start(folder: Path, keep: Sequence[int] = (), settle_s: float = SETTLE_S) ->
         raise
     finally:
         os.close(read)
+        os.close(book)
     return Watchdog(process, write)
 
 
@@ -115,14 +122,19 @@ async def finish(folder: Path, settle_s: float) -> bool:
     from sim import recover
     from sim.catalogue import catalogue
     from sim.secret import Secrets
+    from sim.undo import JournalError
 
     names, secrets = catalogue(), Secrets()
     give_up = time.monotonic() + AT_MOST_S
     while True:
-        left = await recover.recover(folder, names, secrets, _say, by="watchdog", settle_s=settle_s)
-        if not left.reasons:
+        try:
+            left = await recover.recover(folder, names, secrets, _say, by="watchdog", settle_s=settle_s)
+            reasons = left.reasons
+        except JournalError as error:  # a disk may come back
+            reasons = (str(error),)
+        if not reasons:
             return True
-        for reason in left.reasons:
+        for reason in reasons:
             _note(secrets.redact(reason))
         if time.monotonic() > give_up:
             return False
@@ -138,15 +150,32 @@ def _note(text: str) -> None:
     sys.stdout.flush()
 
 
-def main(folder: Path, fd: int, settle_s: float) -> int:
+def _rescue(journal: Path, raw: bytes) -> None:
+    """Put the journal of a run folder that was removed back where it stood."""
+    _note("the run folder is gone; putting its journal back")
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    os.chdir(journal.parent)
+    with os.fdopen(os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def main(folder: Path, fd: int, book: int, settle_s: float) -> int:
     """Watch one run to its end; return 0 when nothing is left open."""
     from sim import undo
 
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)  # it ends by itself, when nothing is left to do
-    why = watch(fd)
     journal = folder / undo.FILE
-    if journal.exists() and undo.read(journal).unfinished:
+    with os.fdopen(book, "rb") as kept:
+        why = watch(fd)
+        said = kept.read()
+    if not journal.exists():
+        if b'"record":"closed"' in said:
+            return 0
+        _rescue(journal, said)
+    if undo.read(journal).unfinished:
         _note(f"the runner is {why}")
         if not asyncio.run(finish(folder, settle_s)):
             return 6
@@ -154,4 +183,4 @@ def main(folder: Path, fd: int, settle_s: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])))

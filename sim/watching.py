@@ -129,6 +129,17 @@ class Watch:
         """The last reason why a look failed."""
         return self._why
 
+    async def last_look(self) -> None:
+        """Look once more, now; an observer that cannot is blind since it last saw, however few looks it missed."""
+        started = self._log.now()
+        try:
+            await self._look(started)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `run`
+            self._misses, self._why = MISSES, f"{type(error).__name__}: {error}"
+            self._log.append("run.error", {"error": f"observer {self.name} fell over: {self._why}"})
+        if self._misses:
+            self._blind(started, self._why)
+
     def summary(self) -> None:
         """Write how well it looked: the longest time for which a change could have gone unseen."""
         data: dict[str, JSON] = {
@@ -160,6 +171,13 @@ class Watching:
         self.watches[given.name] = watch
         self._tasks.append(asyncio.create_task(watch.run(), name=f"watch {given.name}"))
         return watch
+
+    async def last_look(self) -> None:
+        """End the looking with one more look by each: whatever is said to have held or not come was looked at."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(watch.last_look() for watch in self.watches.values()))
 
     def broken(self) -> BaseException | None:
         """Return the error of an observer that fell over (our own bug, not a blind observer)."""

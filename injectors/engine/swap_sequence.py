@@ -50,8 +50,12 @@ class Params(Model):
     At or below 1e-9 it is a half dose: legal, and never proven to be a breach. `duration` is the hold time in seconds.
     """
 
-    delta_k_ratio: Annotated[Decimal, BeforeValidator(_decimal), Field(gt=0, le=Decimal("0.001"))]
-    duration: Annotated[Duration, Field(gt=0)] | None = None
+    delta_k_ratio: Annotated[Decimal, BeforeValidator(_decimal), Field(gt=0, le=Decimal("0.001"))] = Field(
+        description="What each swap pays out in excess, as a share of the bought reserve."
+    )
+    duration: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None, description="How long the fault is held, seconds or 90s, 5m, 24h."
+    )
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ def _no_constant(text: str) -> NoReturn:
 def json_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object in `body`. Raises `ApiError` 400 with what is wrong and where."""
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = json.loads(body, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
     except RecursionError:
         raise ApiError(400, "malformed", "the body is nested too deeply") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -35,6 +35,19 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ApiError(400, "malformed", f"the body is a JSON {type(value).__name__}; an object is expected")
     return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 19:
+        raise ValueError(f"{text[:40]}… is too large a number")
+    return int(text)
 
 
 def text_field(value: dict[str, Any], name: str, limit: int, *, where: str = "") -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CollectorRegistry, Counter
 
@@ -19,6 +19,9 @@ from mbp.hooks._http import PAGE_LIMIT, Desk, json_object, text_field
 from mbp.sinks import mail
 from mbp.sinks.store import KeyReused, Message, Store
 
+#: The number of a ticket: what fits a row.
+Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
+
 CHANNELS = ("slack", "oncall", "email", "tickets")
 _SEVERITIES = ("critical", "error", "warning", "info")
 
@@ -26,7 +29,7 @@ _SEVERITIES = ("critical", "error", "warning", "info")
 class Sinks:
     """The receivers over one store."""
 
-    def __init__(self, folder: Path, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: FilePath, wall: Callable[[], float] = time.time) -> None:
         """Open the store in `folder`. Raises `sqlite3.Error`."""
         self.store = Store(folder, wall)
         self.desk = Desk("sinks-store")
@@ -141,7 +144,7 @@ def _tickets(app: FastAPI, sinks: Sinks) -> None:
         return JSONResponse(ticket, 201 if new else 200)
 
     @app.patch("/tickets/{number}")
-    async def set_ticket(number: int, request: Request) -> JSONResponse:
+    async def set_ticket(number: Number, request: Request) -> JSONResponse:
         raw = await request.body()
         body = json_object(raw)
         if set(body) != {"state"} or body["state"] not in ("open", "closed"):
@@ -149,7 +152,7 @@ def _tickets(app: FastAPI, sinks: Sinks) -> None:
         return _found(await sinks.desk.do(lambda: sinks.store.set_ticket(number, body["state"], raw)), number)
 
     @app.get("/tickets/{number}")
-    async def ticket(number: int) -> JSONResponse:
+    async def ticket(number: Number) -> JSONResponse:
         return _found(await sinks.desk.do(lambda: sinks.store.ticket(number)), number)
 
     @app.get("/tickets")

@@ -75,7 +75,10 @@ class _Handler:
         """Store the message once per recipient, then accept it; 451 when the store fails, so that it is sent again."""
         raw = envelope.content if isinstance(envelope.content, bytes) else b""
         recipients = [str(each) for each in envelope.rcpt_tos]
-        payload = readable(raw, str(envelope.mail_from or ""), recipients)
+        try:
+            payload = readable(raw, str(envelope.mail_from or ""), recipients)
+        except RecursionError:
+            return "554 5.6.0 the message is nested too deeply"
         try:
             await self._keep([Message("email", each.lower(), payload, raw) for each in dict.fromkeys(recipients)])
         except ApiError as error:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 @click.command("judge")
 @click.argument("run")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--check", is_flag=True, help="Also compare with the run's own verdicts.json, byte by byte.")
+@click.option("--check", is_flag=True, help="Fail when there is no verdicts.json to compare with.")
 def command(run: str, form: str, check: bool) -> None:
     """Repeat the judgement of RUN (a folder, or the name of one below runs/) offline.
 
-    The record's hash chain is checked first. The exit code is that of the run's outcome; 8 when the record was altered
-    or --check finds a difference.
+    The record's hash chain is checked first, and the result is compared with the run's own verdicts.json, byte by byte.
+    The exit code is that of the run's outcome; 8 when plan, record or verdicts were altered or cannot be read.
     """
     from sim import log
     from sim.judge import judge
@@ -37,10 +37,9 @@ def command(run: str, form: str, check: bool) -> None:
         events = tuple(log.read(folder / "log.jsonl"))
         altered = _altered(folder, events)
         judgement = judge(plan, events)
-        recorded = (folder / "verdicts.json").read_text(encoding="utf-8") if check else None
-    except (NotARun, OSError) as error:
+    except OSError as error:
         raise click.UsageError(str(error)) from error
-    except log.BrokenRecord as error:
+    except (NotARun, log.BrokenRecord) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(8)
     if altered:
@@ -55,8 +54,12 @@ def command(run: str, form: str, check: bool) -> None:
             took = "" if verdict.took_s is None else f"  {verdict.took_s:+.2f} s"
             why = visible(verdict.reason or verdict.actual)
             click.echo(f"  {verdict.value:8} {verdict.clause:16}{took}  {why}")
-    if check and recorded != text:
-        click.echo("error: verdicts.json differs from what the record proves", err=True)
+    recorded = folder / "verdicts.json"
+    if not recorded.exists():
+        click.echo("note: no verdicts.json: the run was cut short, and nothing tells where its record ended", err=True)
+        sys.exit(8 if check else judgement.exit_code)
+    if recorded.read_bytes() != text.encode():
+        click.echo("error: verdicts.json differs from what the record proves: one of them was altered", err=True)
         sys.exit(8)
     sys.exit(judgement.exit_code)
 

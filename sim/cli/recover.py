@@ -26,7 +26,8 @@ _WORDS = {
 @click.argument("run", required=False)
 @click.option("--all", "all_", is_flag=True, help="Every unfinished run; so it is when no RUN is named.")
 @click.option("--dry-run", is_flag=True, help="Say what is open, and touch nothing.")
-def command(run: str | None, all_: bool, dry_run: bool) -> None:
+@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run folders are.")
+def command(run: str | None, all_: bool, dry_run: bool, runs: Path | None) -> None:
     """Finish RUN (a folder, or a name below runs/), or every unfinished run when none is named.
 
     Exit code 0: nothing is open (any more). 6: something is; what, and why, is printed.
@@ -35,29 +36,32 @@ def command(run: str | None, all_: bool, dry_run: bool) -> None:
 
     if run and all_:
         raise click.UsageError("name a RUN, or say --all, not both")
-    try:
-        journals = _journals(run)
-        codes = [_shown(each) if dry_run else _finish(each) for each in journals]
-    except undo.JournalError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(6)
-    if not journals:
+    codes = []
+    for path in _journals(run, runs):
+        try:
+            journal = undo.read(path)
+            if journal.unfinished or run is not None:
+                codes.append(_shown(journal) if dry_run else _finish(journal))
+        except undo.JournalError as error:  # the next run's faults are still tried
+            click.echo(f"error: {error}", err=True)
+            codes.append(6)
+    if not codes:
         click.echo("nothing is open")
     sys.exit(max(codes, default=0))
 
 
-def _journals(run: str | None) -> list[Open]:
-    """Return the journals to finish; of a run that never got as far as writing one there is none."""
-    from sim import recover, undo
+def _journals(run: str | None, folder_of_runs: Path | None) -> list[Path]:
+    """Return the journals to look at; of a run that never got as far as writing one there is none."""
+    from sim import undo
     from sim.cli.judge import folder_of
     from sim.places import places
 
-    runs = places().runs
+    runs = folder_of_runs or places().runs
     if run is None:
-        return recover.unfinished(runs)
+        return sorted(runs.glob(f"*/{undo.FILE}")) if runs.is_dir() else []
     folder = next((each for each in (Path(run), runs / run) if (each / undo.FILE).is_file()), None)
-    folder = folder or folder_of(run, runs)
-    return [undo.read(folder / undo.FILE)] if (folder / undo.FILE).exists() else []
+    path = (folder or folder_of(run, runs)) / undo.FILE
+    return [path] if path.exists() else []
 
 
 def _shown(journal: Open) -> int:
@@ -75,7 +79,7 @@ def _shown(journal: Open) -> int:
 
 
 def _finish(journal: Open) -> int:
-    from sim import recover, undo
+    from sim import recover
     from sim.catalogue import catalogue
     from sim.problem import visible
     from sim.secret import Secrets
@@ -98,11 +102,7 @@ def _finish(journal: Open) -> int:
         told = ", ".join(f"{name} {value}" for name, value in data.items())
         click.echo(visible(secrets.redact(f"  {_WORDS.get(kind, kind)}: {told}")))
 
-    try:
-        left = asyncio.run(recover.recover(folder, catalogue(), secrets, say))
-    except undo.JournalError as error:  # the next run's faults are still tried
-        click.echo(f"error: {error}", err=True)
-        return 6
+    left = asyncio.run(recover.recover(folder, catalogue(), secrets, say))
     for reason in left.reasons:
         click.echo(f"{folder.name}: {visible(secrets.redact(reason))}", err=True)
     click.echo(f"{folder.name}: {'still open' if left.reasons else 'withdrawn and put back'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -118,7 +119,8 @@ def _unfinished(found: Asked, into: Path, made: Stack | None, first: bool) -> in
     from sim.undo import JournalError
 
     try:
-        for journal in recover.unfinished(into):
+        folders = dict.fromkeys([into.resolve(), found.places.runs.resolve()])
+        for journal in [each for folder in folders for each in recover.unfinished(folder)]:
             folder = journal.path.parent
             if journal.header.get("target") != found.target.target or recover.owner_alive(journal.header):
                 continue
@@ -165,8 +167,9 @@ def _on_stack(found: Asked, plans: list[Plan], options: Options) -> list[int]:
             return [refused]
         for plan in plans:
             for _ in range(plan.repeat):
-                codes.append(_one(found, plan, into, made, options))
-                if codes[-1] in (6, 129, 130, 143):
+                code, go_on = _one(found, plan, into, made, options)
+                codes.append(code)
+                if not go_on:
                     return codes
     finally:
         if made is not None:
@@ -174,14 +177,18 @@ def _on_stack(found: Asked, plans: list[Plan], options: Options) -> list[int]:
     return codes
 
 
-def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Options) -> int:
+def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Options) -> tuple[int, bool]:
+    """Run one plan once; return its exit code, and whether another run may follow."""
     from sim.around import Around
     from sim.cli._progress import Progress
     from sim.run import new_run_id
     from sim.secret import Secrets
 
     folder = into / new_run_id(plan.exercise, time.strftime("%Y%m%d-%H%M%S"))
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        return _no_disk(folder, error)
     progress = Progress()
     around = Around(
         names=found.catalogue,
@@ -199,14 +206,28 @@ def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Opti
     click.echo(f"{plan.exercise} on {plan.target.target}: {_near(folder)}", err=True)
     try:
         judgement = asyncio.run(_handled(plan, folder, around))
+    except OSError as error:  # before the first line of the record: later ones do not raise
+        if (folder / "undo.jsonl").exists():
+            raise
+        return _no_disk(folder, error)
     finally:
-        progress.close()
-    _render(found, folder, options.reports, options.form)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            progress.close()
+    if (folder / "verdicts.json").exists():
+        _render(found, folder, options.reports, options.form)
+    else:
+        for reason in judgement.reasons:
+            click.echo(f"{judgement.outcome}: {reason}", err=True)
     if judgement.exit_code == 6:
         from sim.recover import line
 
         click.echo(f"UNSAFE: finish it with: {line(folder)}", err=True)
-    return judgement.exit_code
+    return judgement.exit_code, judgement.exit_code != 6 and around.stop.by not in ("signal", "halt")
+
+
+def _no_disk(folder: Path, error: OSError) -> tuple[int, bool]:
+    click.echo(f"error: {_near(folder)} cannot be written: {error.strerror or error}; nothing was injected", err=True)
+    return 4, False
 
 
 async def _handled(plan: Plan, folder: Path, around: Around) -> Judgement:
@@ -238,7 +259,11 @@ def _render(found: Asked, folder: Path, extra: Mapping[str, str], form: str) -> 
         (folder / report.file).write_text(shown[name], encoding="utf-8")
     for name, path in extra.items():
         Path(path).write_text(shown[name], encoding="utf-8")
-    click.echo(shown["json" if form == "json" else "terminal"], nl=False)
+    try:
+        click.echo(shown["json" if form == "json" else "terminal"], nl=False)
+        sys.stdout.flush()
+    except OSError as error:  # a full or closed standard output costs the print, not the result
+        click.echo(f"the report could not be printed ({error.strerror}); it is in {_near(folder)}", err=True)
 
 
 def _told(what: str) -> None:

@@ -108,10 +108,21 @@ class _Checker:
         if not facts and len(self.errors) == before:
             self._report(node, "this reads no fact, so it could never fail", "compare a fact")
         for fact in sorted(facts):
-            if self._vocabulary.facts[fact].kind == "event":
-                self._report(
-                    node, f"{fact} is an event fact: it happens, it does not hold", "write it without, or under never:"
-                )
+            match self._vocabulary.facts[fact].kind:
+                case "event":
+                    self._report(
+                        node,
+                        f"{fact} is an event fact: it happens, it does not hold",
+                        "write it without, or under never:",
+                    )
+                case "state":
+                    self._report(
+                        node,
+                        f"{fact} is a state fact, and {node.word}() is for gauges",
+                        "write it without: a state clause must hold until the fault is withdrawn",
+                    )
+                case _:
+                    continue
 
     def _is_constant(self, node: Node) -> bool:
         return not facts_of(node, self._vocabulary) and not any(

@@ -15,6 +15,7 @@ from sim.judge.gauges import GaugeClause
 from sim.judge.ledger import Ledger
 from sim.judge.verdict import Judgement, Outcome, Verdict, worst_exit
 from sim.judge.written import EventClause, NeverClause, StateClause
+from sim.log import FIRST_PREV, hash_of
 from sim.plan import Clause, Plan
 
 __all__ = ["Judge", "Judgement", "Outcome", "Verdict", "judge", "worst_exit"]
@@ -35,12 +36,14 @@ class Judge:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.ledger = Ledger(plan)
+        self._last: Event | None = None
         self.trackers: tuple[Tracker, ...] = tuple(_tracker(clause, self.ledger) for clause in plan.clauses)
 
     def feed(self, event: Event) -> None:
         """Take in one event: first settle the budgets that ended before it, then look at what it changes."""
         self._expire(event.seen_at)
         self.ledger.feed(event)
+        self._last = event
         if event.kind == "stopped":
             for tracker in self.trackers:
                 tracker.stop(event.seen_at)
@@ -94,7 +97,9 @@ class Judge:
         if stopped and stopped["by"] == "signal" and outcome not in (Outcome.UNSAFE, Outcome.ERROR):
             code = _SIGNALS.get(str(stopped["signal"]), 130)
         marks = tuple((name, round(at, 6)) for name, at in sorted(self.ledger.marks.items(), key=lambda m: m[1]))
-        return Judgement(outcome, code, link, reasons, verdicts, self.plan.digest(), marks)
+        seen = 0 if self._last is None else self._last.seq + 1
+        head = FIRST_PREV if self._last is None else hash_of(self._last)
+        return Judgement(outcome, code, link, reasons, verdicts, self.plan.digest(), seen, head, marks)
 
 
 def judge(plan: Plan, events: Iterable[Event]) -> Judgement:
@@ -147,8 +152,8 @@ def _outcome(ledger: Ledger, verdicts: tuple[Verdict, ...]) -> tuple[Outcome, st
         return Outcome.INCONCLUSIVE, ledger.refused[0][0], tuple(f"{c}: {detail}" for c, detail in ledger.refused)
     stopped = ledger.stopped
     if ledger.ineffective or ("effective" not in ledger.marks and not stopped):
-        reason = next((v.reason for v in verdicts if v.stage == "effect" and v.reason), "the effect was never proven")
-        return Outcome.INCONCLUSIVE, "effect", (reason,)
+        said = next((v.reason for v in verdicts if v.stage == "effect" and v.reason), "it was never proven")
+        return Outcome.INCONCLUSIVE, "effect", (f"effect: {ledger.ineffective or said}",)
     missed = [verdict for verdict in verdicts if verdict.value == "missed"]
     if missed:
         return Outcome.FAILED, _first(missed), _reasons(missed)

@@ -195,14 +195,7 @@ class Act(Tracker):
 
     def sources(self) -> Iterable[str]:
         """Those that see executions, and those of every earlier link."""
-        effects = {
-            name
-            for fact in self.ledger.plan.target.facts.values()
-            if fact.kind == "state" and fact.stage == "act"
-            for name in fact.from_
-            if name in self.ledger.plan.observers
-        }
-        return self.ledger.sources("detect", "act") | effects
+        return self.ledger.sources("detect", "act") | self.ledger.effect_sources()
 
     def look(self, now: float) -> None:
         """Witness once each action was done after the one before it, and was read back."""

@@ -338,6 +338,12 @@ class Ledger:
         named = {name for fact in facts if fact.kind == "event" and fact.stage in stages for name in fact.from_}
         return frozenset(named & set(self.plan.observers))
 
+    def effect_sources(self) -> frozenset[str]:
+        """The planned observers by which the effect of each of the hook's actions is read back."""
+        facts = {fact for effect in self._effects.values() for fact in expression.facts_of(effect, self.words)}
+        named = {name for fact in facts for name in self.plan.target.facts[fact].from_}
+        return frozenset(named & set(self.plan.observers))
+
     def blind(self, observers: Iterable[str], since: float, until: float) -> str | None:
         """Say which of `observers` was not looking in that span and why; null when all were.
 

@@ -86,7 +86,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the record of one run proves. `link` is the first link of the chain that did not hold."""
+    """What the record of one run proves. `link` is the first link of the chain that did not hold.
+
+    `events` and `head` (the SHA-256 of the last line) say which record: with them a line that was altered last, or cut
+    off, shows as well.
+    """
 
     outcome: Outcome
     exit_code: int
@@ -94,6 +98,8 @@ class Judgement:
     reasons: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     plan_digest: str
+    events: int
+    head: str
     marks: tuple[tuple[str, float], ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -106,5 +112,6 @@ class Judgement:
             "reasons": list(self.reasons),
             "verdicts": [verdict.as_json() for verdict in self.verdicts],
             "plan": self.plan_digest,
+            "record": {"events": self.events, "head": self.head},
             "marks": dict(self.marks),
         }

@@ -94,6 +94,11 @@ def _steps(tree: expression.Node) -> list[str]:
 class EventClause(Written):
     """Some event of the fault makes it true within its budget, and no duplicate comes."""
 
+    def sources(self) -> Iterable[str]:
+        """Those that it reads, and those by which an action's effect is read back: without it no action counts."""
+        read_back = self.ledger.effect_sources() if "act" in self.stages else frozenset()
+        return {*super().sources(), *read_back}
+
     def look(self, now: float) -> None:
         """Witness the first moment at which it is true; a duplicate of anything it reads is a miss."""
         if self.ledger.t0 is None:

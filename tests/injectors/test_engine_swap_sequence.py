@@ -30,7 +30,7 @@ class Engine:
 
     def __init__(self):
         self.faults, self.markets, self.rows, self.puts, self.swaps = {}, {}, [], [], []
-        self.open, self.lame = True, False
+        self.open, self.lame, self.token = True, False, TOKEN
 
     def row(self, market, fault, before, after):
         self.rows.append(
@@ -45,7 +45,7 @@ class Engine:
         )
 
     async def fault(self, request):
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.json_response({"error": "unauthorized"}, status=401)
         if not self.open:
             return web.json_response({"error": "not_found"}, status=404)
@@ -102,6 +102,15 @@ class Engine:
             yield f"http://127.0.0.1:{runner.addresses[0][1]}"
         finally:
             await runner.cleanup()
+
+
+@asynccontextmanager
+async def fake_target():
+    """Yield what the contract test uses: doors, arguments, and the engine's own list of faults."""
+    engine = Engine()
+    engine.token = None
+    async with engine.serve() as url:
+        yield {"engine": Door(url=url), "api": Door(url=url)}, {"delta_k_ratio": 1.5e-9}, lambda: list(engine.faults)
 
 
 def site(url, token=TOKEN, injection="r1-0", **doors):

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sim import restore
+from sim import injection, restore
 from sim.around import Around, Stop
 from sim.chain import Chain
 from sim.clock import LoopClock, run_virtual
@@ -408,9 +408,14 @@ def play(
     secrets: Secrets | None = None,
     on_event: Callable[[Any], None] | None = None,
     on_judge: Callable[[Any], None] | None = None,
+    around: Mapping[str, Any] | None = None,
+    begun: Callable[[Around, World], None] | None = None,
     **more: Any,
 ) -> tuple[Judgement, World]:
-    """Run an exercise against a script in virtual time; everything it leaves is in `folder`."""
+    """Run an exercise against a script in virtual time; everything it leaves is in `folder`.
+
+    `around` are fields of the run's surroundings that are to be others; `begun` is called as the run begins.
+    """
     world = World(script or Script())
     plan = plan or planned(world, **more)
 
@@ -422,6 +427,7 @@ def play(
         if world.script.restore_works:
             world.set_back.update(call["json"])
 
+    monkeypatch.setattr(injection, "IN_FLIGHT_S", 0.0)  # what is sent to a script has landed
     monkeypatch.setattr(restore, "identity", identity)
     monkeypatch.setattr(restore, "send", send)
 
@@ -429,7 +435,7 @@ def play(
         stop = Stop()
         if stop_at is not None:
             asyncio.get_running_loop().call_later(stop_at, stop.ask, "signal", "SIGINT received", "SIGINT")
-        around = Around(
+        given = Around(
             names(world),
             secrets or Secrets({}),
             {},
@@ -441,7 +447,10 @@ def play(
             on_event=on_event,
             on_judge=on_judge,
         )
-        return await run(plan, folder, around)
+        given = replace(given, **(around or {}))
+        if begun is not None:
+            begun(given, world)
+        return await run(plan, folder, given)
 
     return run_virtual(story()), world
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sim.clock import LoopClock
 from sim.event import SIM, Event
-from sim.judge import Judge, judge, worst_exit
+from sim.judge import Judge, judge
 from sim.log import Log, canonical, read
 from tests.kernel.records import EPOCH, T0, Record, good, plan_of, until_told
 from tests.kernel.scripted import PROFILE
@@ -162,15 +162,17 @@ def _insert(record: Record, at: float, kind: str, data: dict[str, Any], source: 
     record.events[:] = [replace(event, seq=number) for number, event in enumerate(record.events)]
 
 
+UNINVITED = {
+    "id": "undo-0", "hook": "hook", "action": "undo", "target": "app", "state": "started", "fingerprint": "f" * 16,
+    "starts_at": EPOCH + T0 + 2, "alert": "Broken", "audit_seq": 99, "detail": "",
+}  # fmt: skip
+
 #: What makes an outcome of a good record, from the strongest; each in another place of the record.
 MAKES: list[tuple[str, Callable[[Record], None]]] = [
     ("unsafe", lambda r: _insert(r, T0 + 5.5, "fault.stuck", {"fault": "sim-1", "reason": "there"})),
     ("error", lambda r: _insert(r, T0 + 5.5, "run.error", {"error": "KeyError: x"})),
     ("inconclusive", lambda r: _insert(r, T0 + 4.9, "fault.ineffective", {"reason": "never bit"})),
-    ("failed", lambda r: _insert(r, T0 + 4.5, "execution", dict(
-        id="undo-0", hook="hook", action="undo", target="app", state="started", fingerprint="f" * 16,
-        starts_at=EPOCH + T0 + 2, alert="Broken", audit_seq=99, detail="",
-    ), "hooks")),
+    ("failed", lambda r: _insert(r, T0 + 4.5, "execution", UNINVITED, "hooks")),
     ("aborted", lambda r: _insert(r, T0 + 4.8, "stopped", {"by": "halt", "reason": "asked", "signal": None})),
     ("inconclusive", lambda r: _insert(r, T0 + 11, "observer.blind", {"error": "gone", "since": T0 + 11}, "slack")),
     ("passed", lambda r: None),
@@ -222,32 +224,3 @@ def test_missed_before_the_stop_stays_missed() -> None:
     record = Record().opened().injected().add(T0 + 11, "stopped", {"by": "halt", "reason": "x", "signal": None})
     judgement = record.withdrawn(T0 + 12).closed(T0 + 13).judged(plan_of())
     assert (str(judgement.outcome), judgement.link) == ("failed", "detect")
-
-
-RANK = (6, 7, 3, 1, 4, 0)
-
-
-@pytest.mark.parametrize("first", RANK)
-@pytest.mark.parametrize("second", RANK)
-def test_the_worst_of_two_exit_codes(first: int, second: int) -> None:
-    """Over many exercises: 6 > 7 > 3 > 1 > 4 > 0, in either order."""
-    assert worst_exit([first, second]) == RANK[min(RANK.index(first), RANK.index(second))]
-
-
-@pytest.mark.parametrize("code", [129, 130, 143])
-@pytest.mark.parametrize("other", RANK)
-def test_an_interruption_outranks_all_but_unsafe(code: int, other: int) -> None:
-    """A signal ended it: its code, unless something may have stayed behind."""
-    assert worst_exit([other, code]) == (6 if other == 6 else code)
-
-
-@pytest.mark.parametrize("strange", [2, 5, 8])
-def test_a_code_out_of_the_ranking_is_never_lost_in_a_zero(strange: int) -> None:
-    """Whatever else a run may end with one day, it does not become a success."""
-    assert worst_exit([0, strange, 4]) == strange
-    assert worst_exit([strange, 6]) == 6
-
-
-def test_nothing_ran_is_not_a_success() -> None:
-    """No code at all: 5, nothing selected."""
-    assert worst_exit([]) == 5

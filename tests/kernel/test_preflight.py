@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 
 from sim import log
 from sim.observation import CannotLook, Observation
-from tests.kernel.scripted import EPOCH, PROFILE, Script, World, bent, planned, play
+from tests.kernel import scripted
+from tests.kernel.scripted import EPOCH, PROFILE, Script, World, bent, play
 
 More = Callable[[World, str], list[Observation]]
 
@@ -135,9 +138,7 @@ def alert(state: str, name: str = "Broken", labels: dict[str, str] | None = None
 @pytest.mark.parametrize("state", ["firing", "pending"])
 def test_it_waits_for_quiet(tmp_path: Path, monkeypatch: Any, state: str) -> None:
     """The hook's alert is there from before and resolves after 12 s: the run waits for it, and passes."""
-    more = both(
-        seen_once("prom", "alert", **alert(state)), seen_once("prom", "alert", at_s=12.0, **alert("resolved"))
-    )
+    more = both(seen_once("prom", "alert", **alert(state)), seen_once("prom", "alert", at_s=12.0, **alert("resolved")))
     passed(tmp_path, monkeypatch, bent(more=more))
     assert t0(tmp_path) > 12.0
 
@@ -182,7 +183,11 @@ def test_an_execution_that_ends_is_waited_for(tmp_path: Path, monkeypatch: Any) 
 SILENCES = [
     ("by name", [{"name": "alertname", "value": "Broken", "is_regex": False, "is_equal": True}], True),
     ("by pattern", [{"name": "alertname", "value": "Bro.*|X", "is_regex": True, "is_equal": True}], True),
-    ("a pattern matches whole names", [{"name": "alertname", "value": "Bro", "is_regex": True, "is_equal": True}], False),
+    (
+        "a pattern matches whole names",
+        [{"name": "alertname", "value": "Bro", "is_regex": True, "is_equal": True}],
+        False,
+    ),
     ("by a pattern that only Go reads", [{"name": "alertname", "value": r"\pLoken\z", "is_regex": True}], True),
     ("by another label", [{"name": "team", "value": "X", "is_regex": False, "is_equal": True}], True),
     ("all but another", [{"name": "alertname", "value": "Else", "is_regex": False, "is_equal": False}], True),
@@ -230,9 +235,7 @@ def test_a_foreign_alert_is_found_beside_a_pending_one_of_its_name(tmp_path: Pat
 def test_a_foreign_alert_refuses_without_a_hook_too(tmp_path: Path, monkeypatch: Any) -> None:
     """No hook is bound and no clause reads alerts: nobody experiments in an incident all the same."""
     hooks = {name: {**hook, "faults": []} for name, hook in PROFILE["hooks"].items()}
-    check, _ = refused(
-        tmp_path, monkeypatch, bent(foreign="Flood"), expect="gate=='blocked'", profile={"hooks": hooks}
-    )
+    check, _ = refused(tmp_path, monkeypatch, bent(foreign="Flood"), expect="gate=='blocked'", profile={"hooks": hooks})
     assert check == "foreign alert"
 
 
@@ -269,13 +272,7 @@ def test_no_steady_state_refuses_after_its_time(tmp_path: Path, monkeypatch: Any
 def test_a_gauge_without_samples_refuses(tmp_path: Path, monkeypatch: Any) -> None:
     """A clause that compares with the baseline needs five samples of it; a source without data gives none."""
 
-    def nothing(world: World, name: str) -> list[Observation]:
-        return []
-
-    plan = planned(World(Script()), "score >= baseline")
-    facts = {**plan.target.facts, "score": plan.target.facts["score"].model_copy(update={"query": "none"})}
-    script = bent(more=nothing, score=None)
-    check, why = refused(tmp_path, monkeypatch, script, plan=plan.model_copy(update={"facts": facts}))
+    check, why = refused(tmp_path, monkeypatch, bent(score=None), expect="score >= baseline")
     assert (check, why) == ("baseline", "no 5 samples of score")
 
 
@@ -313,86 +310,65 @@ def test_without_a_sender_it_is_noted(tmp_path: Path, monkeypatch: Any) -> None:
     assert notes(tmp_path) == ["canary: no observer of this target can send one"]
 
 
-@pytest.mark.parametrize("hangs", [False, True], ids=["refused", "hangs"])
-def test_an_alert_path_that_takes_no_test_message_refuses(tmp_path: Path, monkeypatch: Any, hangs: bool) -> None:
-    """Refused or without an answer: bounded, and told."""
-    import asyncio
-
-    script = bent(canary={"slack": 1.0})
-
-    async def send(self: Any, labels: Any, ends_in_s: float) -> None:
-        if hangs:
-            await asyncio.sleep(1e6)
-        raise CannotLook("503 from the alert path")
-
-    from tests.kernel import scripted
-
+def with_method(monkeypatch: Any, name: str, method: Any) -> None:
+    """Give the scripted Prometheus one more power."""
     kinds = scripted._kinds
 
     def bent_kinds(world: World) -> Any:
         made = dict(kinds(world))
         opened = made["prom"].open
 
-        def other(given: Any) -> Any:
-            context = opened(given)
-
-            class Other:
-                async def __aenter__(self) -> Any:
-                    observer = await context.__aenter__()
-                    type(observer).send_canary = send
-                    return observer
-
-                async def __aexit__(self, *rest: Any) -> None:
-                    await context.__aexit__(*rest)
-
-            return Other()
+        @contextlib.asynccontextmanager
+        async def other(given: Any) -> AsyncIterator[Any]:
+            async with opened(given) as observer:
+                setattr(type(observer), name, method)
+                yield observer
 
         made["prom"] = replace(made["prom"], open=other)
         return made
 
     monkeypatch.setattr(scripted, "_kinds", bent_kinds)
-    check, why = refused(tmp_path, monkeypatch, script, profile=CANARY)
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["refused", "hangs"])
+def test_an_alert_path_that_takes_no_test_message_refuses(tmp_path: Path, monkeypatch: Any, hangs: bool) -> None:
+    """Refused or without an answer: bounded, and told."""
+
+    async def send_canary(self: Any, labels: Any, ends_in_s: float) -> None:
+        await asyncio.sleep(1e6 if hangs else 0.0)
+        raise CannotLook("503 from the alert path")
+
+    with_method(monkeypatch, "send_canary", send_canary)
+    check, why = refused(tmp_path, monkeypatch, profile=CANARY)
     answer = "no answer within 5 s" if hangs else "503 from the alert path"
     assert (check, why) == ("canary", f"the alert path does not take a test message: {answer}")
 
 
 def test_a_source_whose_clock_does_not_answer_is_noted_and_bounded(tmp_path: Path, monkeypatch: Any) -> None:
     """A clock that hangs holds the preflight up for a look's time only, and its alerts are read on our own clock."""
-    import asyncio
 
-    from tests.kernel import scripted
+    async def source_time(self: Any) -> float:
+        await asyncio.sleep(1e6)
+        return 0.0
 
-    kinds = scripted._kinds
-
-    def bent_kinds(world: World) -> Any:
-        made = dict(kinds(world))
-        opened = made["prom"].open
-
-        def other(given: Any) -> Any:
-            context = opened(given)
-
-            class Other:
-                async def __aenter__(self) -> Any:
-                    observer = await context.__aenter__()
-
-                    async def source_time(self: Any) -> float:
-                        await asyncio.sleep(1e6)
-                        return 0.0
-
-                    type(observer).source_time = source_time
-                    return observer
-
-                async def __aexit__(self, *rest: Any) -> None:
-                    await context.__aexit__(*rest)
-
-            return Other()
-
-        made["prom"] = replace(made["prom"], open=other)
-        return made
-
-    monkeypatch.setattr(scripted, "_kinds", bent_kinds)
+    with_method(monkeypatch, "source_time", source_time)
     passed(tmp_path, monkeypatch)
     assert notes(tmp_path) == ["the clock of prom could not be read: no answer in time"]
+
+
+@pytest.mark.parametrize("offset", [-7.0, 0.0, 7.0])
+def test_the_offset_of_a_source_is_measured(tmp_path: Path, monkeypatch: Any, offset: float) -> None:
+    """Its clock against ours, with the error of the measurement beside it."""
+
+    async def source_time(self: Any) -> float:
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.2)
+        return EPOCH + now + 0.1 + offset
+
+    with_method(monkeypatch, "source_time", source_time)
+    play(tmp_path, monkeypatch)
+    found = [dict(event.data) for event in log.read(tmp_path / "log.jsonl") if event.kind == "observer.offset"]
+    assert found == [{"offset_s": offset, "error_s": 0.105}]
 
 
 # -- stopped in each phase ---------------------------------------------------------------------------------------

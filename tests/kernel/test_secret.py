@@ -232,7 +232,9 @@ def _also_anybody() -> dict[str, Any]:
     return {**PROFILE["hooks"], "hook": hook}
 
 
-def test_a_receipt_that_carries_a_secret_is_refused_before_anything_is_applied(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_receipt_that_carries_a_secret_is_refused_before_anything_is_applied(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     """The journal must keep the receipt as it is, so a secret must not be in it: inconclusive, nothing applied."""
 
     def odd(world: World, injector: Injector) -> Injector:
@@ -245,6 +247,6 @@ def test_a_receipt_that_carries_a_secret_is_refused_before_anything_is_applied(t
 
     judgement, world = play(tmp_path, monkeypatch, bent(odd=odd), secrets=Secrets({"CANARY": CANARY}))
     assert (str(judgement.outcome), "apply" in world.calls) == ("inconclusive", False)
-    why = "the fault never bit: injection failed: the receipt of break carries a secret: give a reference"
+    why = "effect: injection failed: the receipt of break carries a secret: give a reference"
     assert judgement.reasons == (why,)
     assert CANARY not in (tmp_path / "undo.jsonl").read_text()

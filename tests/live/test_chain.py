@@ -136,7 +136,7 @@ CASES: dict[str, Row] = {
     "wrong_action": (_wrong_action, 1, "failed", "act", "done instead: rollback"),
     "uninvited_action": (_uninvited, 1, "failed", "only", "uninvited action: rollback"),
     "already_firing": (_already_firing, 4, "inconclusive", "already firing", "AmmInvariantBreach is firing"),
-    "fault_ignored": (_deaf_engine, 4, "inconclusive", "effect", "effect"),
+    "fault_ignored": (_deaf_engine, 4, "inconclusive", "effect", "beyond_limit 0"),
     "prometheus_stopped": (_prometheus_stopped, 4, "inconclusive", "detect", "prom was blind"),
 }
 

@@ -41,19 +41,44 @@ def _eventually(what: Any, within_s: float) -> bool:
     return bool(what())
 
 
+def _killed(bench: Bench, *also: str) -> None:
+    """Run until the action is done, then kill -9 the runner, and with it every process whose command names `also`."""
+    runner = _start(bench, "--stack", bench.name)
+    assert bench.wait_for("fault.effective")
+    assert _eventually(lambda: bench.ask("release", "GET", "/release")["gate"] == "blocked", 20)
+    family = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
+    doomed = [each for each in family if each.pid == runner.pid or any(word in each.cmdline() for word in also)]
+    for each in doomed:
+        each.kill()
+    assert len(doomed) == 1 + len(also)
+    runner.communicate(timeout=10)
+
+
+def _clean(bench: Bench) -> bool:
+    return not bench.ask("engine", "GET", "/faults", token=True)
+
+
 @pytest.mark.timeout(180)
-def test_kill_nine_then_recover(tmp_path: Path) -> None:
-    """kill -9 after the action: the fault expires, a new run is refused, recover finishes, and again does nothing."""
+def test_kill_nine_and_the_watchdog_finishes(tmp_path: Path) -> None:
+    """kill -9 of the runner after the action: fault gone and gate open again with nobody's help, nothing to recover."""
+    bench = _bench(tmp_path, "watched")
+    assert bench.sim("up", "--target", "mbp-local.yaml", "--stack", "watched").returncode == 0
+    try:
+        _killed(bench)
+        assert _eventually(lambda: _clean(bench) and bench.ask("release", "GET", "/release")["gate"] == "open", 30)
+        assert _eventually(lambda: bench.sim("recover").stdout.strip() == "nothing is open", 15)
+    finally:
+        bench.sim("down", "--stack", "watched")
+
+
+@pytest.mark.timeout(180)
+def test_kill_nine_of_everything_then_recover(tmp_path: Path) -> None:
+    """The watchdog killed too: the lease ends the fault, a new run is refused, recover finishes, and again does nothing."""
     bench = _bench(tmp_path, "killed")
     assert bench.sim("up", "--target", "mbp-local.yaml", "--stack", "killed").returncode == 0
     try:
-        runner = _start(bench, "--stack", "killed")
-        assert bench.wait_for("fault.effective")
-        assert _eventually(lambda: bench.ask("release", "GET", "/release")["gate"] == "blocked", 20)
-        runner.kill()
-        runner.communicate(timeout=10)
-        gone = lambda: not bench.ask("engine", "GET", "/faults", token=True)  # noqa: E731
-        assert _eventually(gone, 15), "the lease of 10 s did not end the fault"
+        _killed(bench, "sim.watchdog")
+        assert _eventually(lambda: _clean(bench), 15), "the lease of 10 s did not end the fault"
         refused = bench.sim("run", "drill.yaml", "--target", "mbp-local.yaml", "--stack", "killed")
         assert (refused.returncode, "sim recover" in refused.stderr) == (6, True)
         first = bench.sim("recover")

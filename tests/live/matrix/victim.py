@@ -1,0 +1,229 @@
+"""One run that is to be killed: the real story with the real signal handlers, which stops at a point to be killed there.
+
+Points number themselves: everything that is written to journal and record, every call of an injector (before it is
+sent, sent, answered), lock, watchdog, restore calls and pulse. A new step of the story is a new point, and gets its kill
+tests by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from killroom import _store
+
+import sim.run  # all that a run needs is imported before the forks
+from sim import guard, injection, machine, recover, restore, undo, watchdog
+from sim.around import Around
+from sim.catalogue import Catalogue
+from sim.cli.run import _handled
+from sim.event import SIM
+from sim.exercise import Exercise
+from sim.log import Log
+from sim.plan import Plan
+from sim.resolve import resolve
+from sim.secret import Secrets
+from sim.target import Target
+
+#: The lease, and for how long a request may be on its way, seconds: small, so that the matrix is quick.
+TTL_S = 1.0
+SETTLE_S = 1.0
+
+TARGET = "killstore"
+
+PROFILE: dict[str, Any] = {
+    "target": TARGET,
+    "environment": "sim-test",
+    "identity": {"url": "${stack.store}/identity"},
+    "doors": {"store": {"url": "${stack.store}"}},
+    "observers": {"store": {"kind": "http_state", "url": "${stack.store}/state", "every": 0.1}},
+    "facts": {
+        "gate": {"kind": "state", "from": "store", "values": ["open", "blocked"]},
+        "load": {"kind": "gauge", "from": "store", "worse": "up"},
+    },
+    "steady_state": "load < 0.5",
+    "within": {"effect": 3, "recover": 5},
+    "restore": [{"fact": "gate", "url": "${stack.store}/gate", "json": {"gate": "{prior}"}}],
+}
+
+#: Both kinds of lease in one run.
+FAULTS = ("store.leased()", "store.loose()")
+
+
+def planned(catalogue: Catalogue, faults: tuple[str, ...] = FAULTS, hold: str = "witnessed") -> Plan:
+    """Return the plan of a run with these faults, which ends by itself about a second after its start."""
+    exercise = Exercise.model_validate({"inject": faults, "expect": "gate=='blocked'", "hold": hold})
+    return resolve("kill", exercise, Target.model_validate(PROFILE), catalogue)
+
+
+class Points:
+    """Names the points that are passed, writes them down, and kills at one of them."""
+
+    def __init__(self, folder: Path, at: str | None, how: str | None) -> None:
+        self.folder, self.at, self.how = folder, at, how
+        self.seen: set[str] = set()
+        self.dog: int | None = None
+        self.again = False
+        self._withdrawing = False
+        self._trace = os.open(folder / "points.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def reach(self, point: str) -> None:
+        """Pass a point; the first time it may be the one to be killed at."""
+        if self.again and (self._withdrawing or point.startswith("write verdicts")):
+            self.again = False
+            os.kill(os.getpid(), signal.SIGTERM)  # in the middle of the withdrawal that the first one began
+        self._withdrawing |= point.startswith("call withdraw")
+        if point in self.seen:
+            return
+        self.seen.add(point)
+        self._write({"point": point, "dog": _alive(self.dog)})
+        if point == self.at and self.how is not None:
+            self._write({"killed": time.monotonic(), "how": self.how})
+            self._kill(self.how)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        os.write(self._trace, json.dumps(line).encode() + b"\n")
+
+    def _kill(self, how: str) -> None:
+        match how:
+            case "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGKILL":
+                os.kill(os.getpid(), getattr(signal, how))
+            case "SIGTERM twice":
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.again = True
+            case "group":
+                os.killpg(0, signal.SIGKILL)
+            case "watchdog":
+                self._kill_dog()
+            case "everything":
+                self._kill_dog()
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "SIGSTOP":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case _:
+                raise ValueError(how)
+
+    def _kill_dog(self) -> None:
+        if self.dog is not None and _alive(self.dog):
+            os.kill(self.dog, signal.SIGKILL)
+
+
+def _alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+def spied(points: Points) -> None:
+    """Put a point before and after every step that leaves a trace anywhere."""
+    reach = points.reach
+
+    def around(owner: Any, name: str, called: Callable[..., str]) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def spy(*arguments: Any, **named: Any) -> Any:
+            what = called(*arguments, **named)
+            reach(f"{what} before")
+            result = original(*arguments, **named)
+            reach(f"{what} after")
+            return result
+
+        setattr(owner, name, spy)
+
+    def journalled(_: undo.Journal, kind: str, **fields: Any) -> str:
+        return " ".join(["journal", kind, *_which(fields)])
+
+    around(undo.Journal, "__init__", lambda *_: "journal open")
+    around(undo.Journal, "write", journalled)
+    around(machine, "hold", lambda *_: "lock")
+    around(machine.Hold, "release", lambda *_: "unlock")
+    around(watchdog.Watchdog, "withdrawn", lambda *_: "watchdog told gone")
+    around(watchdog.Watchdog, "close", lambda *_: "watchdog end")
+    around(guard.Guard, "_watched", lambda *_: "pulse")
+    for module in [module for name, module in sys.modules.items() if name.startswith("sim.")]:
+        for name in [name for name in vars(module) if name.endswith("write_once")]:  # each has its own name for it
+            around(module, name, lambda path, _: f"write {path.name}")
+    _spied_record(reach)
+    _spied_restore(reach)
+    _store.reach = reach
+
+
+def _spied_record(reach: Callable[[str], None]) -> None:
+    original = Log.append
+
+    def append(log: Log, kind: str, data: Any, source: str = SIM, occurred_at: float | None = None) -> Any:
+        event = original(log, kind, data, source, occurred_at)
+        if source == SIM:
+            reach(" ".join(["mark", kind, *_which(data)]))
+        return event
+
+    Log.append = append  # type: ignore[method-assign]
+
+
+def _spied_restore(reach: Callable[[str], None]) -> None:
+    original = restore.send
+
+    async def send(call: Any, secrets: Any) -> None:
+        reach("restore call before")
+        await original(call, secrets)
+        reach("restore call after")
+
+    restore.send = send
+
+
+def _which(fields: Any) -> list[str]:
+    """Return what tells one record of a kind from another: the fault's number, the fact, the phase, the check."""
+    if "fault" in fields:
+        return [str(fields["fault"]).rpartition("-")[2]]
+    return [str(fields[key]) for key in ("name", "fact", "check") if key in fields]
+
+
+def live(job: dict[str, Any], catalogue: Catalogue, plan: Plan) -> int:
+    """Run `plan` in the folder of the job as `sim run` does, and return its exit code."""
+    folder = Path(job["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    points = Points(folder, job.get("at"), job.get("how"))
+    injection.IN_FLIGHT_S = SETTLE_S
+    spied(points)
+
+    def dog(where: Path, keep: Any = ()) -> watchdog.Watchdog:
+        points.reach("watchdog start before")
+        made = watchdog.start(where, keep, settle_s=SETTLE_S)
+        points.dog = made.process.pid
+        (where / "dog.pid").write_text(str(made.process.pid))
+        points.reach("watchdog start after")
+        return made
+
+    around = Around(
+        names=catalogue,
+        secrets=Secrets(),
+        exports={"store": job["store"]},
+        base=folder,
+        ttl_s=TTL_S,
+        watchdog=None if job.get("no_watchdog") else dog,
+    )
+    return asyncio.run(_handled(plan, folder, around)).exit_code
+
+
+def finish(job: dict[str, Any], catalogue: Catalogue) -> int:
+    """Recover the run in the folder of the job as `sim recover` does; 0: nothing is open."""
+    if job.get("full_disk"):
+        folder = Path(job["folder"])
+        size = (folder / undo.FILE).stat().st_size
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    left = asyncio.run(recover.recover(Path(job["folder"]), catalogue, Secrets(), lambda *_: None, settle_s=SETTLE_S))
+    return 6 if left.reasons else 0
