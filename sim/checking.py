@@ -93,7 +93,9 @@ def resolved(
         found = tuple(where(each.loc, each.message, each.offset, each.length, each.hint) for each in error.problems)
         return Resolved(selected, None, found)
     errors, warnings = held_against(plan, names, base)
-    problems = tuple(selected.problem(("within", stage), message, 0, 0, None) for stage, message in errors)
+    problems = tuple(
+        selected.problem(("within", stage) if stage else ("within",), message, 0, 0, None) for stage, message in errors
+    )
     return Resolved(selected, None if problems else plan, problems, tuple(warnings))
 
 

@@ -3,8 +3,8 @@
 Everything that happens in a run is an `Event`; verdicts are a pure fold over them. A `kind` is one of three families:
 
 =====================  =============================================================================================
-run marks (source      ``run.opened  phase  note  timing  preflight  baseline  recovered  restored  run.closed``
-``sim``)
+run marks (source      ``run.opened  phase  note  timing  preflight  baseline  stopped  restored  run.error``
+``sim``)               ``run.closed``
 our own effects        ``fault.prepared  fault.t0  fault.applied  fault.lapsed  fault.effective  fault.ineffective``
 (source ``sim``)       ``fault.withdrawing  fault.gone  fault.stuck  restore.called``
 what was seen (source  ``alert  execution  message  state  gauge  silence`` and, about the looking itself,

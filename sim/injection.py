@@ -190,6 +190,10 @@ class Injections:
                 return
             try:
                 await _call("renewal", injection.injector.renew(injection.site, injection.receipt))
+                if loop.time() - renewed > ttl_s:
+                    # This process stood still with the request in hand: it may have injected a second time.
+                    self._log.append("fault.lapsed", {"fault": injection.id, "reason": "renewed after it had run out"})
+                    return
                 renewed = sent
             except asyncio.CancelledError:
                 injection.landed_at = _in_flight_until()  # landing behind the withdrawal it would be the fault again

@@ -321,7 +321,7 @@ class _Resolver:
                 facts |= expression.facts_of(expression.parse(text), self.words)
             except ExpressionError:
                 continue  # already listed where it stands
-        facts |= {call.fact for call in self.target.restore}
+        facts |= {name for name, fact in self.target.facts.items() if fact.kind == "state"}  # all must read as before
         if hook:
             facts |= {name for name, fact in self.target.facts.items() if fact.kind == "event"}
         read = {observer for fact in facts for observer in self.target.facts[fact].from_}

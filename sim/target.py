@@ -6,7 +6,9 @@ running stack when something is opened, never before: a profile is the same for 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -59,10 +61,32 @@ def _auth(value: Any) -> Any:
 AnyAuth = Annotated[Auth | None, BeforeValidator(_auth)]
 
 
+_STACK_HOLE = re.compile(r"\$\{stack\.[A-Za-z0-9_]+\}")
+
+
+def _is_url(text: str) -> str:
+    rest = _STACK_HOLE.sub("", text)
+    if "${" in rest:
+        raise ValueError("only ${stack.NAME} is filled in here")
+    if rest == text or not text.startswith("${stack."):
+        parts = urlsplit(text)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"not a URL: {text!r} (write http://host:port, or ${{stack.NAME}})")
+        if "@" in parts.netloc:
+            raise ValueError("a URL carries no user or password: use auth with env:NAME or file:PATH")
+    if any(char.isspace() for char in text):
+        raise ValueError(f"not a URL: {text!r} has a space in it")
+    return text
+
+
+#: ``http(s)://…`` or ``${stack.NAME}…``; no credentials in it.
+Url = Annotated[str, AfterValidator(_is_url)]
+
+
 class Door(Model):
     """A way into the target that injectors use."""
 
-    url: str
+    url: Url
     auth: AnyAuth = None
 
 
@@ -139,6 +163,12 @@ class Ramp(Model):
     least: Duration = 0.0
     most: Duration = 0.0
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Ramp:
+        if self.least > self.most:
+            raise ValueError(f"least ({self.least:g} s) is more than most ({self.most:g} s)")
+        return self
+
 
 class Action(Model):
     """One action of a hook. `effect` and `ready` are expressions over state facts."""
@@ -180,7 +210,7 @@ class Restore(Model):
 
     fact: str
     method: Literal["PUT", "POST", "PATCH", "DELETE"] = "PUT"
-    url: str
+    url: Url
     body: dict[str, Any] | None = Field(None, alias="json")
     auth: AnyAuth = None
 
@@ -188,7 +218,7 @@ class Restore(Model):
 class Identity(Model):
     """Where the live target says what it is: JSON with `environment` and `instance`."""
 
-    url: str
+    url: Url
     auth: AnyAuth = None
 
 
@@ -226,6 +256,9 @@ class Target(Model):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Target:
+        for name in self.vars:
+            if name in self.facts or name == "baseline":
+                raise ValueError(f"vars.{name} has the name of a fact, or of the baseline")
         for name, fact in self.facts.items():
             for observer in fact.from_:
                 if observer not in self.observers:
@@ -233,6 +266,9 @@ class Target(Model):
         for name, hook in self.hooks.items():
             if hook.owner not in self.owners:
                 raise ValueError(f"hooks.{name} is owned by {hook.owner!r}, which is not among the owners")
+            for channel in hook.channels:
+                if channel not in self.owners[hook.owner]:
+                    raise ValueError(f"hooks.{name} tells {hook.owner} by {channel!r}, where it has no address")
         for call in self.restore:
             if call.fact not in self.facts or self.facts[call.fact].kind != "state":
                 raise ValueError(f"restore names {call.fact!r}, which is not a fact of kind state")

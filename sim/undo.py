@@ -79,6 +79,7 @@ class Journal:
             self._torn = True
             written = os.write(self._fd, line)
             if written != len(line):
+                self._drop_torn_tail()  # at once: the next to write may be another process
                 raise OSError(0, "short write: the disk may be full")
             self._torn = False
             os.fsync(self._fd)

@@ -111,6 +111,9 @@ def _known_reports(found: Asked, reports: Mapping[str, str]) -> None:
     unknown = sorted(set(reports) - set(found.catalogue.reports))
     if unknown:
         raise click.UsageError(f"no report {unknown[0]!r}; there are: {', '.join(found.catalogue.reports)}")
+    for name, path in reports.items():
+        if not Path(path).parent.is_dir() or Path(path).is_dir():
+            raise click.UsageError(f"--report {name}={path}: {Path(path).parent} must be a folder, {path} a file in it")
 
 
 def _unfinished(found: Asked, into: Path, made: Stack | None, first: bool) -> int:
@@ -258,7 +261,10 @@ def _render(found: Asked, folder: Path, extra: Mapping[str, str], form: str) -> 
         shown[name] = report.render(run)
         (folder / report.file).write_text(shown[name], encoding="utf-8")
     for name, path in extra.items():
-        Path(path).write_text(shown[name], encoding="utf-8")
+        try:
+            Path(path).write_text(shown[name], encoding="utf-8")
+        except OSError as error:
+            click.echo(f"the report {name} could not be written to {path}: {error.strerror}", err=True)
     try:
         click.echo(shown["json" if form == "json" else "terminal"], nl=False)
         sys.stdout.flush()

@@ -41,7 +41,9 @@ class Judge:
 
     def feed(self, event: Event) -> None:
         """Take in one event: first settle the budgets that ended before it, then look at what it changes."""
-        self._expire(event.seen_at)
+        # A stop may say since when nobody looked: no budget that ended after that is missed.
+        since = event.data.get("since") if event.kind == "stopped" else None
+        self._expire(event.seen_at if since is None else float(since))  # type: ignore[arg-type]
         self.ledger.feed(event)
         self._last = event
         if event.kind == "stopped":

@@ -48,7 +48,7 @@ PROFILE: dict[str, Any] = {
         "burn": {"kind": "gauge", "from": "prom", "query": "burn", "worse": "up", "cured_by": "action"},
         "score": {"kind": "gauge", "from": "prom", "query": "score", "worse": "down", "tolerance": 0.1},
     },
-    "owners": {"TEAM": {"slack": "#team"}, "OTHER": {"slack": "#other"}},
+    "owners": {"TEAM": {"slack": "#team", "email": "team@scripted.test"}, "OTHER": {"slack": "#other"}},
     "hooks": {
         "hook": {
             "alerts": ["Broken"],

@@ -1,13 +1,16 @@
 """A real runner as `sim run` has it, but with a short lease and a short grace, so that seconds are enough to test them.
 
-``python -m tests.live.guarded FOLDER STORE FAULT HOLD_S``: injects FAULT into the namespace STORE of the fault store of
-the kill matrix, holds it for HOLD_S, and ends with the exit code of the run.
+``python -m tests.live.guarded FOLDER STORE FAULT HOLD_S [KIND]``: injects FAULT into the namespace STORE of the fault
+store of the kill matrix, holds it for HOLD_S, and ends with the exit code of the run. From the first event of KIND on,
+the disk is full for the record (a limit on the size of files, which the shorter journal does not reach).
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import resource
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,7 +51,7 @@ def exercise(fault: str, hold_s: float) -> dict[str, Any]:
     return {"inject": f"{fault}(duration={hold_s:g})", "expect": "gate=='blocked'", "hold": "full"}
 
 
-def main(folder: Path, store: str, fault: str, hold_s: float) -> int:
+def main(folder: Path, store: str, fault: str, hold_s: float, full_at: str | None = None) -> int:
     """Run, and return the exit code."""
     names = catalogue()
     written = Exercise.model_validate(exercise(fault, hold_s))
@@ -62,9 +65,15 @@ def main(folder: Path, store: str, fault: str, hold_s: float) -> int:
         ttl_s=TTL_S,
         grace_s=GRACE_S,
         watchdog=functools.partial(watchdog.start, settle_s=SETTLE_S),
+        on_event=lambda event: _fill(folder / "log.jsonl") if event.kind == full_at else None,
     )
     return asyncio.run(_handled(plan, folder, around)).exit_code
 
 
+def _fill(record: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (record.stat().st_size + 50, resource.RLIM_INFINITY))
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]), *sys.argv[5:]))

@@ -61,11 +61,11 @@ class Place:
         self.started.append(made)
         return made
 
-    def runner(self, fault: str, hold_s: float) -> tuple[subprocess.Popen[str], Path]:
+    def runner(self, fault: str, hold_s: float, *more: str) -> tuple[subprocess.Popen[str], Path]:
         """Start a runner with a short lease; return when its fault was proven to bite."""
         run = self.folder / "runs" / "r1"
         run.mkdir(parents=True)
-        process = self.start("tests.live.guarded", str(run), self.store, fault, str(hold_s))
+        process = self.start("tests.live.guarded", str(run), self.store, fault, str(hold_s), *more)
         eventually(lambda: "fault.effective" in kinds(run), process)
         return process, run
 
@@ -155,11 +155,11 @@ def test_a_runner_that_is_suspended_longer_than_the_lease(place: Place) -> None:
 
 def test_a_runner_that_hangs_is_overtaken_by_the_watchdog(place: Place) -> None:
     """At hold time + grace a fault without a lease is withdrawn, though the runner lives; awake it does not pass."""
-    process, run = place.runner("store.loose", 1.0)
+    process, run = place.runner("store.loose", 3.0)
     os.kill(process.pid, signal.SIGSTOP)
     began = time.monotonic()
     eventually(lambda: undo.read(run / "undo.jsonl").closed)
-    assert time.monotonic() - began < 1.0 + GRACE_S + 2 * SETTLE_S + SLACK_S
+    assert time.monotonic() - began < 3.0 + GRACE_S + 2 * SETTLE_S + SLACK_S
     state = place.ask("GET")
     assert (state["faults"], state["gate"]) == ([], "open")
     by = [json.loads(line).get("by") for line in (run / "undo.jsonl").read_text().splitlines()]
@@ -179,6 +179,16 @@ def test_a_run_folder_that_is_lost_with_its_runner(place: Place) -> None:
     state = place.ask("GET")
     assert (state["faults"], state["gate"]) == ([], "open")
     assert place.sim("recover", code=0) == "nothing is open\n"
+
+
+def test_a_disk_that_is_full_under_the_fault(place: Place) -> None:
+    """The record cannot be written on: the fault is withdrawn at once, the journal closed, and nothing is proven."""
+    process, run = place.runner("store.loose", 60.0, "fault.effective")
+    assert process.wait(40) == 4
+    state = place.ask("GET")
+    assert (state["faults"], state["gate"], not (run / "verdicts.json").exists()) == ([], "open", True)
+    assert undo.read(run / "undo.jsonl").closed
+    assert kinds(run)[-1] == "fault.effective"
 
 
 def test_two_runners_and_the_lever(place: Place) -> None:

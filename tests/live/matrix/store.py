@@ -1,4 +1,4 @@
-"""The target of the kill matrix: a process that keeps faults, one list and one gate a run, and can be made to behave oddly.
+"""The target of the kill matrix: a process that keeps faults, a list and a gate a run, and can behave oddly.
 
 Every run has a namespace of its own. A fault that bites for a while flips the gate, which stays so until it is put
 back; the load is up while a fault is in. What happened is kept with its moment on the machine's monotonic clock, which

@@ -1,13 +1,14 @@
-"""One run that is to be killed: the real story with the real signal handlers, which stops at a point to be killed there.
+"""One run that is to be killed: the real story with the real signal handlers, which is killed at one of its points.
 
 Points number themselves: everything that is written to journal and record, every call of an injector (before it is
-sent, sent, answered), lock, watchdog, restore calls and pulse. A new step of the story is a new point, and gets its kill
-tests by itself.
+sent, sent, answered), lock, watchdog, restore calls and pulse. A new step of the story is a new point, and gets its
+kill tests by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -21,7 +22,6 @@ from typing import Any
 
 from killroom import _store
 
-import sim.run  # all that a run needs is imported before the forks
 from sim import guard, injection, machine, recover, restore, undo, watchdog
 from sim.around import Around
 from sim.catalogue import Catalogue
@@ -33,27 +33,7 @@ from sim.plan import Plan
 from sim.resolve import resolve
 from sim.secret import Secrets
 from sim.target import Target
-
-#: The lease, and for how long a request may be on its way, seconds: small, so that the matrix is quick.
-TTL_S = 1.0
-SETTLE_S = 1.0
-
-TARGET = "killstore"
-
-PROFILE: dict[str, Any] = {
-    "target": TARGET,
-    "environment": "sim-test",
-    "identity": {"url": "${stack.store}/identity"},
-    "doors": {"store": {"url": "${stack.store}"}},
-    "observers": {"store": {"kind": "http_state", "url": "${stack.store}/state", "every": 0.1}},
-    "facts": {
-        "gate": {"kind": "state", "from": "store", "values": ["open", "blocked"]},
-        "load": {"kind": "gauge", "from": "store", "worse": "up"},
-    },
-    "steady_state": "load < 0.5",
-    "within": {"effect": 3, "recover": 5},
-    "restore": [{"fact": "gate", "url": "${stack.store}/gate", "json": {"gate": "{prior}"}}],
-}
+from tests.live.matrix.bench import PROFILE, SETTLE_S, TTL_S
 
 #: Both kinds of lease in one run.
 FAULTS = ("store.leased()", "store.loose()")
@@ -91,7 +71,8 @@ class Points:
             self._kill(self.how)
 
     def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._trace, json.dumps(line).encode() + b"\n")
+        with contextlib.suppress(OSError):  # a full disk is full for this, too
+            os.write(self._trace, json.dumps(line).encode() + b"\n")
 
     def _kill(self, how: str) -> None:
         match how:
@@ -198,12 +179,18 @@ def live(job: dict[str, Any], catalogue: Catalogue, plan: Plan) -> int:
     points = Points(folder, job.get("at"), job.get("how"))
     injection.IN_FLIGHT_S = SETTLE_S
     spied(points)
+    if "disk" in job:
+        if "room" in job:  # the journal is nearly as long as it may be: its disk is full before that of the record
+            pad = {"v": undo.VERSION, "record": "open", "pad": "x" * (int(job["disk"]) - int(job["room"]))}
+            (folder / undo.FILE).write_text(json.dumps(pad) + "\n")
+        full(int(job["disk"]))
 
     def dog(where: Path, keep: Any = ()) -> watchdog.Watchdog:
         points.reach("watchdog start before")
         made = watchdog.start(where, keep, settle_s=SETTLE_S)
         points.dog = made.process.pid
-        (where / "dog.pid").write_text(str(made.process.pid))
+        with contextlib.suppress(OSError):
+            (where / "dog.pid").write_text(str(made.process.pid))
         points.reach("watchdog start after")
         return made
 
@@ -218,12 +205,15 @@ def live(job: dict[str, Any], catalogue: Catalogue, plan: Plan) -> int:
     return asyncio.run(_handled(plan, folder, around)).exit_code
 
 
+def full(size: int) -> None:
+    """Let no file of this process and its watchdog grow beyond so many bytes: for them the disk is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def finish(job: dict[str, Any], catalogue: Catalogue) -> int:
     """Recover the run in the folder of the job as `sim recover` does; 0: nothing is open."""
-    if job.get("full_disk"):
-        folder = Path(job["folder"])
-        size = (folder / undo.FILE).stat().st_size
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    if "room" in job:
+        full((Path(job["folder"]) / undo.FILE).stat().st_size + int(job["room"]))
     left = asyncio.run(recover.recover(Path(job["folder"]), catalogue, Secrets(), lambda *_: None, settle_s=SETTLE_S))
     return 6 if left.reasons else 0

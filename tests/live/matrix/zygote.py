@@ -61,8 +61,10 @@ def _reap(children: dict[int, str]) -> None:
 
 def _do(job: dict[str, Any], names: Catalogue, plan: Any, children: dict[int, str]) -> None:
     if "kill" in job:
+        if job["how"] in ("watchdog", "everything"):
+            _kill_dog(Path(job["folder"]))
         for pid in [pid for pid, name in children.items() if name == job["kill"]]:
-            _kill(pid, job["how"], Path(job["folder"]))
+            _kill(pid, job["how"])
         return
     pid = os.fork()
     if pid == 0:
@@ -83,11 +85,6 @@ def _victim(job: dict[str, Any], names: Catalogue, plan: Any) -> int:
         null = os.open(os.devnull, os.O_RDONLY)
         for fd, target in ((null, 0), (out, 1), (out, 2)):
             os.dup2(fd, target)
-        if job.get("user"):
-            os.setgroups([])
-            os.setresgid(job["user"], job["user"], job["user"])
-            os.setresuid(job["user"], job["user"], job["user"])
-        os.environ.update(job.get("environ", {}))
         if job.get("faults"):
             plan = victim.planned(names, tuple(job["faults"]))
         code = victim.finish(job, names) if job.get("recover") else victim.live(job, names, plan)
@@ -98,10 +95,8 @@ def _victim(job: dict[str, Any], names: Catalogue, plan: Any) -> int:
     return code
 
 
-def _kill(pid: int, how: str, folder: Path) -> None:
+def _kill(pid: int, how: str) -> None:
     """Kill a child that was not reaped yet, in one of the ways of the matrix."""
-    if how in ("watchdog", "everything"):
-        _kill_dog(folder)
     match how:
         case "SIGTERM twice":
             os.kill(pid, signal.SIGTERM)

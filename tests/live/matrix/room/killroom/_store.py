@@ -1,4 +1,4 @@
-"""What both injectors share: HTTP/1.1 by hand, so that "sent and not yet answered" is a point that can be stopped at."""
+"""What both injectors share: HTTP/1.1 by hand, so that "sent and not yet answered" is a point to be killed at."""
 
 from __future__ import annotations
 
