@@ -8,10 +8,10 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 COVERAGE := $(BIN)/python -m coverage
 
-.PHONY: help run test check live bench setup lock clean venv venv-dev
+.PHONY: help run test check live bench soak-kill setup lock clean venv venv-dev
 
 help: ## show what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: setup ## install, fetch the real tools, and run one exercise (EXERCISE=name)
 	$(BIN)/sim run $(EXERCISE)
@@ -35,6 +35,9 @@ live: venv-dev ## every live test, also those that take minutes
 
 bench: venv ## measure, side by side, as ratios
 	$(BIN)/python -m bench
+
+soak-kill: venv-dev ## kill 500 random runs at random times, and write the leak rate to docs/leak-rate.md
+	$(BIN)/python -m tests.live.matrix.soak --seeds 500 --write
 
 setup: venv ## install, and fetch the real tools that the bundled stack needs (without root)
 	$(BIN)/sim setup

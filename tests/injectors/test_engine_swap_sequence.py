@@ -204,7 +204,8 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
                 await injector.prepare(site(url, **changes), params())
             return str(caught.value).replace(url, "URL")
 
-        said = [await refused(token="wrong"), await refused(api=None), await refused(engine=Door.model_construct(url="nowhere", auth=None))]
+        nowhere = Door.model_construct(url="nowhere", auth=None)
+        said = [await refused(token="wrong"), await refused(api=None), await refused(engine=nowhere)]
         engine.faults["other"] = {"id": "other", "params": {"market": "sim-r1-0"}}
         said.append(await refused())
         engine.faults.clear()

@@ -73,7 +73,7 @@ def test_kill_nine_and_the_watchdog_finishes(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(180)
 def test_kill_nine_of_everything_then_recover(tmp_path: Path) -> None:
-    """The watchdog killed too: the lease ends the fault, a new run is refused, recover finishes, and again does nothing."""
+    """The watchdog killed too: the lease ends the fault, a new run is refused, recover finishes, then does nothing."""
     bench = _bench(tmp_path, "killed")
     assert bench.sim("up", "--target", "mbp-local.yaml", "--stack", "killed").returncode == 0
     try:
