@@ -99,6 +99,7 @@ class Run:
             self.log.close()
             raise
         await finished(self.guard.end())
+        self._interrupted()
         self.say("close")
         self.log.append("run.closed", {})
         verdicts = self.folder / "verdicts.json"
@@ -120,9 +121,7 @@ class Run:
             self.log.append("fault.ineffective", {"reason": f"injection failed: {error}"})
         except Stopped:
             self.guard.heed()
-        broken = self.watching.broken()
-        if broken is not None:
-            self.log.append("run.error", {"error": f"an observer fell over: {type(broken).__name__}: {broken}"})
+        self._interrupted()
 
     async def _afterwards(self) -> None:
         """Withdraw, recover, restore: always, in this order, to the end."""
@@ -146,6 +145,11 @@ class Run:
             with contextlib.suppress(JournalError):  # every record before it says so already
                 self.journal.write("closed", by="runner")
         self.journal.close()
+
+    def _interrupted(self) -> None:
+        """Put a stop on the record that was asked for where nobody waited: within a call, or while restoring."""
+        if self.around.stop.by is not None and not self.guard.heeded:
+            self.guard.heed()
 
     def _fell_over(self, error: Exception) -> None:
         self.log.append("run.error", {"error": f"{type(error).__name__}: {error}"})

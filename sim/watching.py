@@ -158,7 +158,6 @@ class Watching:
         self._stack = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self.watches: dict[str, Watch] = {}
-        self.failed: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Watching:
         await self._stack.__aenter__()
@@ -178,13 +177,6 @@ class Watching:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(watch.last_look() for watch in self.watches.values()))
-
-    def broken(self) -> BaseException | None:
-        """Return the error of an observer that fell over (our own bug, not a blind observer)."""
-        for task in self._tasks:
-            if task.done() and not task.cancelled() and task.exception():
-                return task.exception()
-        return None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
