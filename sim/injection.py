@@ -141,6 +141,11 @@ class Injections:
                 "fault.prepared", {"fault": injection.id, "injector": name, "text": text, "targets": targets}
             )
 
+    @property
+    def any_intended(self) -> bool:
+        """Whether an intent was written: without one nothing can have been applied."""
+        return bool(self._intended)
+
     def intend(self, deadline_wall: float) -> None:
         """Write what undoing needs to the disk, before anything is applied. Raises `JournalError`."""
         for injection in self._injections:

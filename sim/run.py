@@ -103,8 +103,7 @@ class Run:
         self.say("close")
         self.log.append("run.closed", {})
         verdicts = self.folder / "verdicts.json"
-        clean = self.journal is None or self._clean
-        return sealed(self.log, self.judge.judgement(), clean, lambda text: write_once(verdicts, text))
+        return sealed(self.log, self.judge.judgement(), self._clean, lambda text: write_once(verdicts, text))
 
     async def _until_withdrawal(self) -> None:
         """Timing, preflight, baseline, inject, observe; a refusal or a stop ends it early."""
@@ -125,11 +124,10 @@ class Run:
 
     async def _afterwards(self) -> None:
         """Withdraw, recover, restore: always, in this order, to the end."""
-        if self.journal is None:
+        if self.journal is None or self.injections is None or not self.injections.any_intended:
             return
-        assert self.injections is not None
+        self._clean = gone = False
         self.say("withdraw")
-        gone = put_back = False
         try:
             gone = await self.injections.withdraw()
             if gone:
@@ -139,8 +137,7 @@ class Run:
         except Exception as error:  # noqa: BLE001 - whatever went wrong, what actions changed is still put back
             self._fell_over(error)
         self.say("restore")
-        put_back = await self._restore()
-        self._clean = gone and put_back
+        self._clean = await self._restore() and gone
         if self._clean:
             with contextlib.suppress(JournalError):  # every record before it says so already
                 self.journal.write("closed", by="runner")
@@ -337,7 +334,7 @@ class Run:
         return journal
 
     instance = ""
-    _clean = False
+    _clean = True
 
     async def _observe(self) -> None:
         """Wait until the fault has taught what it can, at most for the hold time."""

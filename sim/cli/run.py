@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from sim.around import Around
+    from sim.around import Around, Stop
     from sim.cli._resolved import Asked
     from sim.judge import Judgement
     from sim.plan import Plan
@@ -208,7 +208,8 @@ def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Opti
     )
     click.echo(f"{plan.exercise} on {plan.target.target}: {_near(folder)}", err=True)
     try:
-        judgement = asyncio.run(_handled(plan, folder, around))
+        with _listening(around.stop):
+            judgement = asyncio.run(_handled(plan, folder, around))
     except OSError as error:  # before the first line of the record: later ones do not raise
         if (folder / "undo.jsonl").exists():
             raise
@@ -248,6 +249,23 @@ async def _handled(plan: Plan, folder: Path, around: Around) -> Judgement:
     finally:
         for each in caught:
             loop.remove_signal_handler(each)
+
+
+@contextlib.contextmanager
+def _listening(stop: Stop) -> Iterator[None]:
+    """Take signals until the loop does: asyncio's own handler would end the story by force."""
+    import signal
+
+    def heard(number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        stop.ask("signal", f"{name} received", name)
+
+    before = {each: signal.signal(each, heard) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _render(found: Asked, folder: Path, extra: Mapping[str, str], form: str) -> None:

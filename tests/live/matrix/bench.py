@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,93 +22,21 @@ from sim import recover, undo
 from sim.catalogue import Catalogue, catalogue
 from sim.log import read
 from sim.secret import Secrets
-from tests.live.matrix.store import ODD
-
-ROOT = Path(__file__).resolve().parents[3]
-ROOM = Path(__file__).parent / "room"
-
-#: How many victims run at a time.
-AT_ONCE = 8
-
-#: The lease, and for how long a request may be on its way, seconds: small, so that the matrix is quick.
-TTL_S, SETTLE_S = 1.0, 1.0
-
-TARGET = "killstore"
-
-PROFILE: dict[str, Any] = {
-    "target": TARGET,
-    "environment": "sim-test",
-    "identity": {"url": "${stack.store}/identity"},
-    "doors": {"store": {"url": "${stack.store}"}},
-    "observers": {"store": {"kind": "http_state", "url": "${stack.store}/state", "every": 0.1}},
-    "facts": {
-        "gate": {"kind": "state", "from": "store", "values": ["open", "blocked"]},
-        "load": {"kind": "gauge", "from": "store", "worse": "up"},
-    },
-    "steady_state": "load < 0.5",
-    "within": {"effect": 3, "recover": 5},
-    "restore": [{"fact": "gate", "url": "${stack.store}/gate", "json": {"gate": "{prior}"}}],
-}
-
-#: What a busy machine may add to any wait, seconds.
-SLACK_S = 4.0
-
-#: After a kill, a leased fault is gone within this time unaided: its lease, and a request that still landed.
-LEASED_S = TTL_S + SETTLE_S + SLACK_S
-
-#: One that only a process can withdraw: start of the watchdog's work, a settle window for each fault, restore.
-LOOSE_S = 3 * SETTLE_S + 2 * SLACK_S
-
-#: The longest that a whole case may take, seconds.
-CASE_S = 45.0
-
-#: Exit codes of a run that was interrupted.
-CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGTERM twice": 143, "SIGHUP": 143}
-
-#: From here on the story waits for nothing any more: an interrupt finds the run judged, and may change nothing.
-OVER = "mark phase restore"
-
-#: Ways to go that leave the runner no time for anything.
-DEADLY = ("SIGKILL", "group", "everything")
-
-KILLS = (*CODES, *DEADLY, "watchdog")
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One run: where and how it is killed (`at` a point, or after `after_s`), and how the target behaves."""
-
-    at: str | None = None
-    how: str | None = None
-    odd: str = ""
-    odd_at: str = ""
-    after_s: float | None = None
-    faults: tuple[str, ...] = ()
-    at_once: bool = False
-    over: bool = False
-    job: dict[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        when = f"{self.after_s:.3f} s" if self.after_s is not None else self.at
-        odd = f", {self.odd} at {self.odd_at}" if self.odd else ""
-        return f"{self.how} at {when}{odd}{', recovered at once' if self.at_once else ''}"
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What became of one case: the points it passed, its exit code, and what the oracle has against it.
-
-    `left` is what stayed in the target, unaided, though it must not; `wrong` is everything else.
-    """
-
-    case: Case
-    points: tuple[tuple[str, bool], ...]
-    code: int
-    folder: Path
-    space: str
-    left: tuple[str, ...] = ()
-    wrong: tuple[str, ...] = ()
-    took_s: float = 0.0
+from tests.live.matrix.cases import (
+    AT_ONCE,
+    CASE_S,
+    CODES,
+    DEADLY,
+    LEASED_S,
+    LOOSE_S,
+    ROOM,
+    ROOT,
+    SETTLE_S,
+    SLACK_S,
+    TARGET,
+    Case,
+    Ended,
+)
 
 
 class Bench:
@@ -216,16 +144,16 @@ class Bench:
         if case.faults:
             job["faults"] = list(case.faults)
         ends = await self.start(job)
-        killed = None
+        killed, alive = None, True
         if case.after_s is not None:
             await asyncio.wait({ends}, timeout=case.after_s)
-            killed = time.monotonic()
+            killed, alive = time.monotonic(), not ends.done()
             await self.kill(name, str(case.how), folder)
         code = await ends
         points, at = _traced(folder / "points.jsonl")
         if case.at is not None and at is None:
             return Ended(case, points, code, folder, name, wrong=("it never came to the point",))
-        ended = Ended(case, points, code, folder, name)
+        ended = Ended(case, points, code, folder, name, alive=alive)
         return await Oracle(self, ended, (killed if killed is not None else at) or time.monotonic()).say()
 
     async def recover(self, folder: Path) -> recover.Left:
@@ -366,44 +294,3 @@ class Oracle:
             if log.exists():
                 why += "; ".join(str(e.data) for e in read(log) if e.kind in ("run.error", "fault.stuck"))
             self.wrong.append(f"exit code {code}, not {' or '.join(map(str, wanted))} {why}".strip())
-
-
-def told(ended: Iterable[Ended]) -> list[str]:
-    """Return one line for each case that did not end as it must."""
-    return [
-        f"{each.case}: {'; '.join(each.left + each.wrong)} ({each.space})" for each in ended if each.left + each.wrong
-    ]
-
-
-def product(dry: Ended) -> list[Case]:
-    """Return every point that a dry run passed, killed in every way that there is something to kill for."""
-    names = [point for point, _ in dry.points]
-    over = names.index(OVER)
-    return [
-        Case(at=point, how=how, over=names.index(point) >= over)
-        for how in KILLS
-        for point, watched in dry.points
-        if watched or how != "watchdog"
-    ]
-
-
-#: Where a request of an odd target is under way.
-UNDER_WAY = {
-    "apply": ("call apply leased sent", "call apply loose sent"),
-    "withdraw": ("call withdraw loose sent", "call withdraw leased sent"),
-}
-
-
-def oddities() -> list[Case]:
-    """Return every odd target, left alone and killed while a request to it is under way."""
-    cases = []
-    for odd in ODD:
-        for where, points in UNDER_WAY.items():
-            cases.append(Case(odd=odd, odd_at=where))
-            # An apply that is not acknowledged is the last one: the story never comes to the second.
-            alone = where == "apply" and odd not in ("double", "forgetting")
-            for point in points[:1] if alone else points:
-                for how in ("SIGTERM", "SIGKILL", "everything"):
-                    cases.append(Case(at=point, how=how, odd=odd, odd_at=where))
-                cases.append(Case(at=point, how="everything", odd=odd, odd_at=where, at_once=True))
-    return cases

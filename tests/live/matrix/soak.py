@@ -18,7 +18,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.live.matrix.bench import AT_ONCE, KILLS, LEASED_S, LOOSE_S, ROOT, Bench, Case, Ended, told
+from tests.live.matrix.bench import Bench
+from tests.live.matrix.cases import AT_ONCE, KILLS, LEASED_S, LOOSE_S, ROOT, Case, Ended, told
 from tests.live.matrix.store import ODD
 
 PAGE = ROOT / "docs" / "leak-rate.md"
@@ -55,15 +56,16 @@ async def soak(seeds: Sequence[int], folder: Path) -> list[Ended]:
 def table(ended: Sequence[Ended]) -> str:
     """Return what was left behind, by the way in which the run was killed."""
     rows = [
-        "| killed | runs | left unaided | left after `sim recover` | anything else wrong |",
-        "|---|---|---|---|---|",
+        "| killed | runs | still alive then | left unaided | left after `sim recover` | anything else wrong |",
+        "|---|---|---|---|---|---|",
     ]
     groups = {how: [each for each in ended if each.case.how == how] for how in KILLS}
     for name, group in {**groups, "**all**": list(ended)}.items():
         recovered = [each for each in group if any("after recover" in why for why in each.wrong)]
         other = [each for each in group if each.wrong and each not in recovered]
         left = [each for each in group if each.left]
-        rows.append(f"| {name} | {len(group)} | {len(left)} | {len(recovered)} | {len(other)} |")
+        counts = (len(group), sum(each.alive for each in group), len(left), len(recovered), len(other))
+        rows.append(" | ".join([f"| {name}", *map(str, counts)]) + " |")
     return "\n".join(rows)
 
 
@@ -80,10 +82,11 @@ Made by `{command}`
 {when}.
 
 Each run is the whole story of `sim run` with one to three faults, some with a lease on the target and some without,
-against a fault store that in {ODDLY:.0%} of the runs behaves oddly ({", ".join(ODD)}), and is killed at a random
-moment. Left unaided: still there although it must go by itself: a leased fault after every kill (within
-{LEASED_S:g} s), one without a lease, and the state that a fault had changed, after every kill but that of runner and
-watchdog together (within {LOOSE_S:g} s). What nobody is left to withdraw is for `sim recover`, which is run after each
+against a fault store that in {ODDLY:.0%} of the runs behaves oddly
+({", ".join(ODD)}), and is killed at a random moment.
+Left unaided: still there although it must go by itself: a leased fault after every kill (within {LEASED_S:g} s), one
+without a lease, and the state that a fault had changed, after every kill but that of runner and watchdog together
+(within {LOOSE_S:g} s). What nobody is left to withdraw is for `sim recover`, which is run after each
 kill, after that of everything half the time at once, and must leave nothing.
 
 {shown}

@@ -33,7 +33,7 @@ from sim.plan import Plan
 from sim.resolve import resolve
 from sim.secret import Secrets
 from sim.target import Target
-from tests.live.matrix.bench import PROFILE, SETTLE_S, TTL_S
+from tests.live.matrix.cases import PROFILE, SETTLE_S, TTL_S
 
 #: Both kinds of lease in one run.
 FAULTS = ("store.leased()", "store.loose()")

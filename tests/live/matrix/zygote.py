@@ -102,7 +102,10 @@ def _kill(pid: int, how: str) -> None:
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGTERM)
         case "group":
-            os.killpg(pid, signal.SIGKILL)
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:  # it was forked a moment ago, and is no group yet
+                os.kill(pid, signal.SIGKILL)
         case "everything":
             os.kill(pid, signal.SIGKILL)
         case "watchdog":
