@@ -168,11 +168,20 @@ def halted() -> str | None:
     except MachineError as error:
         return str(error)
     try:
-        return str(_read(path.read_bytes()).get("reason") or "no reason given")
+        # A link or a pipe in its place is somebody's trick or mistake: it must neither release nor hang a runner.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return f"{path} cannot be read: it is not a plain file"
+        return str(_read(os.read(fd, 4096)).get("reason") or "no reason given")
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    finally:
+        os.close(fd)
 
 
 def _read(raw: bytes) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class Open:
     restores: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
     intended: bool = False
     closed: bool = False
+    known: set[str] = field(default_factory=set)
 
     @property
     def unfinished(self) -> bool:
@@ -121,8 +122,12 @@ def read(path: Path) -> Open:
     found = Open(path)
     try:
         raw = path.read_bytes()
+        found_at = path.stat()
     except OSError as error:
         raise JournalError(f"cannot read the undo journal {path}: {error.strerror}") from error
+    if found_at.st_mode & 0o022 or found_at.st_uid not in (0, os.geteuid()):
+        # What it says is done, with this user's secrets: nobody else may have had a hand in it.
+        raise JournalError(f"{path} can be written by others, or is another user's; look at it, then chmod 600")
     lines = raw.split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
@@ -149,10 +154,13 @@ def _apply(found: Open, kind: str, record: Mapping[str, JSON], number: int) -> N
         case "intent":
             found.faults[str(record["fault"])] = record
             found.intended = True
-        case "applied":
-            pass
-        case "withdrawn":
-            found.faults.pop(str(record["fault"]), None)
+            found.known.add(str(record["fault"]))
+        case "applied" | "withdrawn":
+            fault = str(record["fault"])
+            if fault not in found.known:
+                raise JournalError(f"{found.path}:{number}: {kind} of {fault} without its intent: a line is missing")
+            if kind == "withdrawn":
+                found.faults.pop(fault, None)
         case "restored":
             found.restores.pop(str(record["fact"]), None)
         case "closed":

@@ -26,7 +26,7 @@ _WORDS = {
 @click.argument("run", required=False)
 @click.option("--all", "all_", is_flag=True, help="Every unfinished run; so it is when no RUN is named.")
 @click.option("--dry-run", is_flag=True, help="Say what is open, and touch nothing.")
-@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run folders are.")
+@click.option("--runs", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where run folders are.")
 def command(run: str | None, all_: bool, dry_run: bool, runs: Path | None) -> None:
     """Finish RUN (a folder, or a name below runs/), or every unfinished run when none is named.
 
@@ -79,10 +79,7 @@ def _shown(journal: Open) -> int:
 
 
 def _finish(journal: Open) -> int:
-    from sim import recover
-    from sim.catalogue import catalogue
-    from sim.problem import visible
-    from sim.secret import Secrets
+    from sim import machine, recover
 
     folder = journal.path.parent
     if not journal.unfinished:
@@ -96,7 +93,25 @@ def _finish(journal: Open) -> int:
         recover.close(journal, "recover: the stack it was in is down")
         click.echo(f"{folder.name}: the stack it was in is down, and its faults with it: nothing is open")
         return 0
-    secrets = Secrets()
+    try:
+        hold = machine.hold(str(journal.header.get("target")), str(journal.header.get("instance")), folder.name)
+    except machine.Taken as taken:  # the runner, its watchdog, or another recover: two must not meet on one target
+        click.echo(f"{folder.name}: {taken}; wait for it, or stop it first", err=True)
+        return 6
+    try:
+        return _finished(journal)
+    finally:
+        hold.release()
+
+
+def _finished(journal: Open) -> int:
+    """Finish one run whose target is held."""
+    from sim import recover
+    from sim.catalogue import catalogue
+    from sim.problem import visible
+    from sim.secret import Secrets
+
+    folder, secrets = journal.path.parent, Secrets()
 
     def say(kind: str, data: Mapping[str, Any]) -> None:
         told = ", ".join(f"{name} {value}" for name, value in data.items())

@@ -203,3 +203,13 @@ def test_a_lever_that_cannot_be_read_halts(shared: Path) -> None:
     assert "cannot be read" in (machine.halted() or "")
     with pytest.raises(MachineError, match="whoever halted must release"):
         machine.release()
+
+
+def test_a_lever_that_is_no_plain_file_halts_and_hangs_nobody(shared: Path) -> None:
+    """A link to nothing does not release the machine, and a pipe does not hang the runner that looks at it."""
+    lever = machine.folder() / machine.LEVER
+    lever.symlink_to(shared / "nowhere")
+    assert "cannot be read" in str(machine.halted())
+    lever.unlink()
+    os.mkfifo(lever)
+    assert "not a plain file" in str(machine.halted())

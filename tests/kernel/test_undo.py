@@ -189,6 +189,7 @@ def test_a_journal_that_cannot_be_written_says_so(
         patched.setattr(os, call, broken)
         with pytest.raises(JournalError, match=why):
             made.write("intent", **intent())
+    made.write("intent", **intent())
     made.write("withdrawn", fault="f-1")
     made.close()
     records = [json.loads(line)["record"] for line in (tmp_path / FILE).read_bytes().splitlines()]
@@ -246,3 +247,24 @@ def test_a_journal_that_cannot_be_opened_leaves_no_file_open(tmp_path: Path, mon
     with pytest.raises(JournalError, match="Input/output error"):
         Journal(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_journal_with_a_line_missing_is_refused(tmp_path: Path) -> None:
+    """A fault applied or withdrawn that nobody intended: a line was taken out, and what else was is not known."""
+    for record in ("applied", "withdrawn"):
+        folder = tmp_path / record
+        folder.mkdir()
+        made = Journal(folder)
+        made.write(*[FULL[0][0]], **FULL[0][1])
+        made.write(record, fault="f-1")
+        made.close()
+        with pytest.raises(JournalError, match="without its intent"):
+            read(folder / FILE)
+
+
+def test_a_journal_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    """What it says is done with this user's secrets."""
+    Journal(tmp_path).close()
+    (tmp_path / FILE).chmod(0o666)
+    with pytest.raises(JournalError, match="can be written by others"):
+        read(tmp_path / FILE)
