@@ -65,7 +65,9 @@ done
 
 echo "installing $lock into $venv" >&2
 rm -f $venv/installed.run $venv/installed.dev
-"$python" -m pip install --quiet --require-hashes -r $lock
+# The lock is complete: without --no-deps an extra (`coverage[toml]`) is resolved anew, to a release nobody locked.
+"$python" -m pip install --quiet --require-hashes --no-deps -r $lock
 "$python" -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+"$python" -m pip check --quiet
 digest $lock >$venv/installed.$purpose.new
 mv $venv/installed.$purpose.new $venv/installed.$purpose

@@ -1,11 +1,13 @@
 """Finds or provides the tools that a stack names. Which tools those are is data (``compose/tools.yaml``).
 
-Searched in this order: PATH, the project's tools folder. Provided by `setup`, in this order: the Debian package,
-unpacked without root; a release archive whose digest is known; else an error with the one line that helps.
+Searched in this order: PATH, the project's tools folder, the Python package that brings it. Provided by `setup`, in
+this order: the Debian package, unpacked without root; a release archive whose digest is known; else an error with the
+one line that helps.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -71,11 +73,19 @@ class Debian(Part):
     relocate: tuple[Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._+-]+){2,}$")], ...] = ()
 
 
+class Wheel(Part):
+    """An installed Python package that brings the program: its import name, and the program's path inside it."""
+
+    package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+    path: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*$")]
+
+
 class Tool(Part):
     """One tool: the names it goes by, how it is told from others of that name, and where it can be had."""
 
     names: tuple[Name, ...] = Field(min_length=1)
     version: Version
+    wheel: Wheel | None = None
     debian: Debian | None = None
     archives: tuple[Archive, ...] = ()
     optional: bool = False
@@ -98,14 +108,17 @@ class ToolsError(Refusal):
     exit_code = 4
 
 
+Source = Literal["PATH", "tools folder", "Python package"]
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A tool that is here: `source` is ``PATH`` or ``tools folder``."""
+    """A tool that is here, and where it was found."""
 
     tool: str
     path: Path
     version: str
-    source: Literal["PATH", "tools folder"]
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +161,7 @@ def locate(name: str, folder: Path, tools: Tools) -> Found:
 
 
 def look(name: str, tool: Tool, folder: Path) -> Found | Missing:
-    """Look for one tool on PATH, then in the tools folder `folder`."""
+    """Look for one tool on PATH, then in the tools folder `folder`, then in the Python package that brings it."""
     notes = []
     for path, source in _candidates(tool, folder):
         version, note = ask(path, tool.version)
@@ -163,7 +176,7 @@ def survey(tools: Tools, folder: Path) -> list[Found | Missing]:
     return [look(name, tool, folder) for name, tool in tools.tools.items()]
 
 
-def _candidates(tool: Tool, folder: Path) -> Iterator[tuple[Path, Literal["PATH", "tools folder"]]]:
+def _candidates(tool: Tool, folder: Path) -> Iterator[tuple[Path, Source]]:
     for name in tool.names:
         on_path = shutil.which(name)
         if on_path is not None:
@@ -171,6 +184,16 @@ def _candidates(tool: Tool, folder: Path) -> Iterator[tuple[Path, Literal["PATH"
     for name in tool.names:
         if (folder / "bin" / name).exists():
             yield folder / "bin" / name, "tools folder"
+    inside = _inside(tool.wheel) if tool.wheel is not None else None
+    if inside is not None and inside.is_file():
+        yield inside, "Python package"
+
+
+def _inside(wheel: Wheel) -> Path | None:
+    """Return where the package would keep the program, None when it is not installed. Nothing of it is imported."""
+    found = importlib.util.find_spec(wheel.package)
+    folders = found.submodule_search_locations if found is not None else None
+    return Path(next(iter(folders))) / wheel.path if folders else None
 
 
 def ask(path: Path, version: Version) -> tuple[str | None, str]:

@@ -70,8 +70,9 @@ def test_hashes_are_demanded_and_the_project_fetches_nothing(project):
     venv(project, "run")
     lines = (project / "pip.log").read_text().splitlines()
     assert lines == [
-        "-m pip install --quiet --require-hashes -r requirements.lock",
+        "-m pip install --quiet --require-hashes --no-deps -r requirements.lock",
         "-m pip install --quiet --no-deps --no-build-isolation --no-index -e .",
+        "-m pip check --quiet",
     ]
 
 

@@ -1,7 +1,7 @@
 """The A110 hook executor: takes Alertmanager's webhooks, and does at the platform what the table says.
 
-``python -m mbp.hooks.executor --port N --data DIR --table FILE --release URL``. At-least-once in, effectively-once out:
-a delivery is answered 202 only after it is committed, and no action runs inside the request.
+``python -m mbp.hooks.executor --port N --data DIR --table FILE --endpoint NAME=URL ...``.
+At-least-once in, effectively-once out: a delivery is answered 202 only after it is committed, and no action runs inside the request.
 """
 
 from __future__ import annotations
@@ -173,13 +173,21 @@ def _url(text: str) -> str:
     return text
 
 
+def _endpoint(text: str) -> tuple[str, str]:
+    name, mark, url = text.partition("=")
+    if not mark or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=URL")
+    return name, _url(url)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM; 0 then, 1 when it cannot start, 3 when the table is wrong."""
     parser = argparse.ArgumentParser(prog="python -m mbp.hooks.executor", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--port", type=port_number, required=True, help="port on 127.0.0.1")
     parser.add_argument("--data", type=Path, required=True, help="folder for executions and audit")
     parser.add_argument("--table", type=Path, default=DEFAULT_TABLE, help="the A110 table (default: the bundled one)")
-    parser.add_argument("--release", type=_url, help="base URL of the release controller")
+    parser.add_argument("--endpoint", type=_endpoint, action="append", default=[], metavar="NAME=URL",
+                        help="a service that actions are done at, by its name in the table")  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
         table = load(arguments.table)
@@ -187,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = {action.name for hook in table.hooks.values() for action in hook.actions}
         if unknown := sorted(set(pretend) - known):
             raise StartRefused(f"MBP_EXECUTOR_PRETEND: {unknown[0]!r} is not an action of the table")
-        urls = {"release": arguments.release} if arguments.release else {}
+        urls = dict(arguments.endpoint)
         with hold_data_folder(arguments.data, "executor"):
             return run(build(Executor(arguments.data, table, urls, pretend=pretend)), arguments.port)
     except TableError as error:

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from sim.stack.errors import StackError
-from sim.stack.spec import Render, Spec
+from sim.stack.spec import Preferred, Render, Spec
 
 _ANY = re.compile(r"\$\{([^{}]*)\}")
 _STACK = re.compile(r"\$\{stack\.([^{}]*)\}")
@@ -98,8 +99,8 @@ def free_ports(spec: Spec) -> dict[str, int]:
     taken: dict[str, int] = {}
     held: list[socket.socket] = []
     try:
-        for name, wish in sorted(spec.ports.items(), key=lambda item: item[1] == "auto"):  # the fixed ones first
-            sock = _bind(wish) if isinstance(wish, int) else _bind_any()
+        for name, wish in sorted(spec.ports.items(), key=lambda item: not isinstance(item[1], int)):  # fixed ones first
+            sock = _bind(wish) if isinstance(wish, int) else _bind_wished(wish) or _bind_any()
             held.append(sock)
             taken[name] = sock.getsockname()[1]
     finally:
@@ -118,6 +119,13 @@ def _bind(port: int, reuse: bool = True) -> socket.socket:
         sock.close()
         raise StackError(f"port {port} of 127.0.0.1 cannot be had: {error.strerror}") from error
     return sock
+
+
+def _bind_wished(wish: Preferred | Literal["auto"]) -> socket.socket | None:
+    try:
+        return None if wish == "auto" else _bind(wish.prefer, reuse=False)
+    except StackError:
+        return None
 
 
 def _bind_any() -> socket.socket:

@@ -34,6 +34,12 @@ class Render(Part):
     to: Inside
 
 
+class Preferred(Part):
+    """A port to have where it is free; where it is not, any free one will do."""
+
+    prefer: Annotated[int, Field(ge=1, le=65535)]
+
+
 class Ready(Part):
     """When a process counts as started: a URL answers 2xx, or a port accepts."""
 
@@ -102,7 +108,7 @@ class Spec(Part):
     stack: Name
     timeout: Duration = Field(120.0, gt=0, le=1800, description="the whole start, everything included")
     stop_timeout: Duration = Field(5.0, gt=0, le=60, description="from the polite signal to the other one")
-    ports: dict[Key, Literal["auto"] | int] = {}
+    ports: dict[Key, Literal["auto"] | int | Preferred] = {}
     secrets: dict[Key, Literal["random"]] = {}
     exports: dict[Key, str] = {}
     env: dict[str, str] = Field({}, description="environment of every process and of every once")

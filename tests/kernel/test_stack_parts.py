@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -131,6 +132,15 @@ def test_a_fixed_port_that_is_taken_is_refused() -> None:
         with pytest.raises(StackError, match=f"port {port} of 127.0.0.1 cannot be had"):
             free_ports(spec_of(ports={"p": port}))
     assert free_ports(spec_of(ports={"p": port})) == {"p": port}
+
+
+def test_a_preferred_port_is_had_where_it_is_free() -> None:
+    """Preferred is not fixed: a second stack on this machine gets another port instead of an error."""
+    wish = {"ports": {"p": {"prefer": free_ports(spec_of(ports={"p": "auto"}))["p"]}}}
+    port = free_ports(spec_of(**wish))["p"]
+    assert wish == {"ports": {"p": {"prefer": port}}}
+    with socket.create_server(("127.0.0.1", port)):
+        assert free_ports(spec_of(**wish))["p"] != port
 
 
 def test_secrets_are_fresh_and_for_the_owner_alone(tmp_path: Path) -> None:

@@ -60,6 +60,22 @@ def test_a_tool_on_path_wins_over_the_tools_folder(here: Places) -> None:
     assert tools.locate("gadget", here.tools, gadget()) == tools.Found("gadget", on_path, "1.2.3", "PATH")
 
 
+def test_a_python_package_may_bring_the_tool(here: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Last of the three, by the package's folder alone: nothing of it is imported. A package not there is no error."""
+    wheel = {"wheel": {"package": "gadget_wheel", "path": "bin/gadget"}}
+    assert isinstance(tools.look("gadget", gadget(**wheel).tools["gadget"], here.tools), tools.Missing)
+    (here.root / "site" / "gadget_wheel").mkdir(parents=True)
+    (here.root / "site" / "gadget_wheel" / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(here.root / "site")
+    assert isinstance(tools.look("gadget", gadget(**wheel).tools["gadget"], here.tools), tools.Missing)
+    inside = program(here.root / "site" / "gadget_wheel" / "bin" / "gadget")
+    assert tools.locate("gadget", here.tools, gadget(**wheel)) == tools.Found(
+        "gadget", inside, "1.2.3", "Python package"
+    )
+    first = program(here.tools / "bin" / "gadget")
+    assert tools.locate("gadget", here.tools, gadget(**wheel)).path == first
+
+
 def test_another_program_of_the_same_name_is_passed_over(here: Places) -> None:
     """A program that does not say the right thing is not the tool: the search goes on, and the error tells of it."""
     wrong = program(here.root / "bin" / "gadget", OTHER)
@@ -200,7 +216,7 @@ def test_the_shipped_tools_file_is_valid_and_ships_no_unverified_archive() -> No
     folder = shipped("compose")
     assert folder is not None
     known = tools.load(folder / "tools.yaml")
-    assert {name for name, tool in known.tools.items() if not tool.optional} == {"prometheus", "alertmanager"}
+    assert {name for name, tool in known.tools.items() if not tool.optional} == {"prometheus", "alertmanager", "node"}
     assert known.hints["darwin"] == "brew install prometheus alertmanager"
 
 

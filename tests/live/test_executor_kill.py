@@ -80,7 +80,7 @@ async def start(folder: Path, port: int, url: str) -> asyncio.subprocess.Process
     """Start the executor."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "mbp.hooks.executor", "--port", str(port), "--data", str(folder / "data"),
-        "--table", str(table(folder)), "--release", url, env={**os.environ, "MBP_INSTANCE": "kill"},
+        "--table", str(table(folder)), "--endpoint", f"release={url}", env={**os.environ, "MBP_INSTANCE": "kill"},
     )  # fmt: skip
 
 
