@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: A Python that answers as the real one does, save that it writes down what pip would install.
 PYTHON = """#!/bin/sh
-if [ "$1 $2 $3" = "-m pip install" ]; then echo "$*" >>"$(dirname "$0")/../../pip.log"; exit "${PIP_FAILS:-0}"; fi
+case "$1 $2 $3" in
+"-m pip install"|"-m pip check") echo "$*" >>"$(dirname "$0")/../../pip.log"; exit "${PIP_FAILS:-0}" ;;
+esac
 exec '%s' "$@"
 """
 

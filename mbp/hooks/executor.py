@@ -1,7 +1,8 @@
 """The A110 hook executor: takes Alertmanager's webhooks, and does at the platform what the table says.
 
 ``python -m mbp.hooks.executor --port N --data DIR --table FILE --endpoint NAME=URL ...``.
-At-least-once in, effectively-once out: a delivery is answered 202 only after it is committed, and no action runs inside the request.
+At-least-once in, effectively-once out: a delivery is answered 202 only after it is
+committed, and no action runs inside the request.
 """
 
 from __future__ import annotations
