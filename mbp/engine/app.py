@@ -14,12 +14,12 @@ from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from mbp._asgi import ApiError, create_app
+from mbp._faults import Door, fault_router
 from mbp._service import problem, wall_text
 from mbp._wire import Action, Amount, LiquidityAdd, LiquidityRemove, MarketOpen, Side, Wire
 from mbp.engine import amounts, cpmm
 from mbp.engine.cpmm import Refused
-from mbp.engine.door import FaultDoor
-from mbp.engine.door import routes as fault_routes
+from mbp.engine.door import EngineFaults
 from mbp.engine.exchange import Exchange, Order
 from mbp.engine.metrics import registry
 from mbp.engine.store import Market, Store, SwapRow
@@ -134,11 +134,11 @@ def build(exchange: Exchange, store: Store, token: str | None) -> FastAPI:
     app = create_app(
         "engine", registry=registry(exchange, faults_on=token is not None), health=health, lifespan=lifespan
     )
-    app.add_middleware(FaultDoor, token=token)
+    app.add_middleware(Door, token=token)
     _add_refusals(app)
     _add_markets(app, exchange)
     _add_trading(app, exchange)
-    app.include_router(fault_routes(exchange))
+    app.include_router(fault_router(EngineFaults(exchange)))
     return app
 
 
