@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sim import expression, machine, restore
-from sim.expression import Truth
+from sim.expression import Node, Truth
 from sim.expression.pattern import PatternError, compile_pattern
 from sim.fill import NotExported, filled
 from sim.judge.ledger import Now
@@ -202,16 +202,31 @@ class Preflight:
             self._not_in_effect(action)
             if action.ready is None:
                 continue
-            told = expression.evaluate(expression.parse(action.ready), Now(self.ledger), self.ledger.words)
-            if told.truth is not Truth.TRUE:
-                detail = f"{action.name} needs {action.ready}, which is {told.truth.name.lower()}: {told.actual}"
-                raise self._refuse("ready", detail)
-            self._passed("ready", f"{action.name}: {action.ready}")
+            absent = False
+            for part in expression.split_and(expression.parse(action.ready)):
+                told = expression.evaluate(part, Now(self.ledger), self.ledger.words)
+                if told.truth is not Truth.TRUE and not self._absent(part):
+                    detail = f"{action.name} needs {action.ready}, which is {told.truth.name.lower()}: {told.actual}"
+                    raise self._refuse("ready", detail)
+                absent = absent or told.truth is not Truth.TRUE
+            why = ": the subject does not exist yet" if absent else ""
+            self._passed("ready", f"{action.name}: {action.ready}{why}")
         for clause in self.plan.clauses:
             if clause.kind == "state" and clause.origin == "expect":
                 told = expression.evaluate(expression.parse(clause.text), Now(self.ledger), self.ledger.words)
                 if told.truth is Truth.TRUE:
                     raise self._refuse("ready", f"{clause.text} is already true: it would prove nothing")
+
+    def _absent(self, part: Node) -> bool:
+        """Whether all that it reads is of a subject that is seen not to exist yet: no action can be in effect on it."""
+        facts = expression.facts_of(part, self.ledger.words)
+        known = Now(self.ledger)
+        return bool(facts) and all(
+            self.plan.target.facts[fact].subject is not None
+            and (values := known.reading(fact).values)
+            and values[0].value is None
+            for fact in facts
+        )
 
     def _not_in_effect(self, action: Action) -> None:
         """What an action would bring about is not so already: reading it back would prove nothing."""

@@ -75,8 +75,9 @@ def differing(ledger: Ledger, covered: Collection[str]) -> list[str]:
         blind = [name for name in ledger.plan.target.facts[fact].from_ if not ledger.seeing.get(name)]
         if blind:
             found.append(f"{fact} was {before!r} and cannot be read: {blind[0]} is blind")
-        elif now != before:
-            found.append(f"{fact} reads {now!r}, was {before!r}")
+        elif not ledger.back(fact):
+            absent = before is None and ledger.plan.target.facts[fact].subject
+            found.append(f"{fact} reads {now!r}, " + ("did not exist before" if absent else f"was {before!r}"))
     return found
 
 

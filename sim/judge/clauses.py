@@ -354,9 +354,8 @@ class Recover(Tracker):
             last[(alert.key, alert.source)] = (alert.name, alert.state)
         found += sorted({f"{name} is {state}" for name, state in last.values() if state != "resolved"})
         for action, fact in self._reversed:
-            now, before = ledger.reads(fact), ledger.read_before(fact)
-            if now != before:
-                found.append(f"{action} is not reversed: {fact} reads {now!r}")
+            if not ledger.back(fact):
+                found.append(f"{action} is not reversed: {fact} reads {ledger.reads(fact)!r}")
         return found
 
     def expire(self, now: float) -> None:

@@ -304,6 +304,18 @@ class Ledger:
         found = self.prior.get(fact)
         return found.value if found else None
 
+    def back(self, fact: str) -> bool:
+        """Whether a state fact reads as it did at t0.
+
+        What the fault brought with it did not exist then: it is back when it is gone, or no action is in effect on it.
+        """
+        now, before = self.reads(fact), self.read_before(fact)
+        if before is not None or fact not in self.prior or self.plan.target.facts[fact].subject is None:
+            return now == before
+        effects = [effect for effect in self._effects.values() if fact in expression.facts_of(effect, self.words)]
+        told = [expression.evaluate(effect, Now(self), self.words).truth for effect in effects]
+        return now is None or all(truth is Truth.FALSE for truth in told)
+
     def ours(self, alerts: Iterable[Alert]) -> list[Alert]:
         """Return the sightings that belong to the fault."""
         return [alert for alert in alerts if self.belongs(alert)]
