@@ -114,7 +114,6 @@ class Leases(Generic[F]):
         """Begin with none."""
         self._by_id: dict[str, Fault[F]] = {}
         self._rev = 0
-        self.hits_total = 0
 
     def __iter__(self) -> Iterator[Fault[F]]:
         """Iterate over the faults in force, oldest first."""

@@ -9,6 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 Amount = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$"), Field(description="decimal, at most 9 decimals")
 ]
+Stamp = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})$"
+    ),
+    Field(description="RFC 3339, with a time zone"),
+]
 MarketId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,79}$")]
 Side = Literal["yes", "no"]
 Action = Literal["buy", "sell"]
@@ -21,11 +28,12 @@ class Wire(BaseModel):
 
 
 class MarketOpen(Wire):
-    """A request to open a market; without ``id`` the engine names it."""
+    """A request to open a market; without ``id`` the engine names it, at ``closes_at`` its resolution starts."""
 
     id: MarketId | None = None
     question: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     reserve: Amount
+    closes_at: Stamp | None = None
 
 
 class LiquidityAdd(Wire):
@@ -43,11 +51,15 @@ class LiquidityRemove(Wire):
 
 
 class Market(Wire):
-    """A market as it stands; ``k`` is the product of the reserves, exact."""
+    """A market as it stands; ``k`` is the product of the reserves, exact.
+
+    It is ``open``, ``resolving`` from resolution_started on, ``resolved`` to its ``outcome``, or ``closed`` without
+    one. A ``frozen`` market is not traded, whatever its status.
+    """
 
     id: str
     question: str
-    status: Literal["open", "closed"]
+    status: Literal["open", "resolving", "resolved", "closed"]
     reserve_yes: str
     reserve_no: str
     price_yes: str
@@ -59,6 +71,10 @@ class Market(Wire):
     swaps: int
     fault: str | None
     opened_at: str
+    closes_at: str | None
+    resolution_started_at: str | None
+    resolved_at: str | None
+    outcome: Side | None
     closed_at: str | None
 
 

@@ -42,6 +42,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
     for status, text in {
         400: "the body is not JSON",
+        403: "a flag of the platform is off",
         404: "no such market",
         409: "the market, its id or the idempotency key stands against it",
         413: "the body is over 64 KiB",

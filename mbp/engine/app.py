@@ -10,37 +10,44 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.responses import JSONResponse
 
 from mbp._asgi import ApiError, create_app
 from mbp._faults import Door, fault_router
 from mbp._service import problem, wall_text
+from mbp._trace import trace_id_of
 from mbp._wire import Action, Amount, LiquidityAdd, LiquidityRemove, MarketOpen, Side, Wire
 from mbp.engine import amounts, cpmm
 from mbp.engine.cpmm import Refused
 from mbp.engine.door import EngineFaults
 from mbp.engine.exchange import Exchange, Order
+from mbp.engine.life_routes import Key, MarketPath, Seq, Trace, life_routes, moment
+from mbp.engine.lifecycle import Lifecycle
 from mbp.engine.metrics import registry
-from mbp.engine.store import Market, Store, SwapRow
+from mbp.engine.show import show_market, show_price
+from mbp.engine.store import Store, SwapRow
+from mbp.events import EventInvalid
 
 CHECKPOINT_EVERY_S = 5.0
 SWEEP_AT_MOST_S = 0.05  # how late the engine itself may notice an expired lease when nobody asks
 
-_NOT_FOUND = {"market_not_found"}
+_FORBIDDEN = {"flag_off"}
+_NOT_FOUND = {"market_not_found", "flag_not_found"}
 _CONFLICT = {
     "market_exists",
     "market_closed",
+    "market_frozen",
+    "market_resolved",
+    "resolution_not_started",
+    "resolution_held",
     "too_many_markets",
     "too_many_faults",
     "fault_differs",
     "idempotency_key_reused",
 }
 
-MarketPath = Annotated[str, Path(max_length=200)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 RequestId = Annotated[str | None, Header(alias="X-Request-Id", pattern=r"^[!-~]{1,200}$")]
-Seq = Annotated[int, Query(ge=0, lt=2**63)]
 
 log = logging.getLogger("mbp.engine")
 
@@ -59,33 +66,6 @@ class SwapBody(Wire):
     side: Side
     action: Action
     amount: Amount
-
-
-def show_market(market: Market) -> dict[str, Any]:
-    """Return a market as it is answered."""
-    pool = market.pool
-    return {
-        "id": market.id,
-        "question": market.question,
-        "status": market.status,
-        "reserve_yes": amounts.show(pool.yes),
-        "reserve_no": amounts.show(pool.no),
-        "price_yes": show_price(pool),
-        "k": amounts.show_product(pool.k),
-        "frozen": False,  # a freeze is an action of hooks that are not in the table yet; nothing can set it
-        "liquidity": amounts.show(pool.liquidity),
-        "collateral": amounts.show(pool.sets),
-        "fees": amounts.show(pool.fees),
-        "swaps": market.swaps,
-        "fault": market.fault,
-        "opened_at": wall_text(market.opened_at),
-        "closed_at": None if market.closed_at is None else wall_text(market.closed_at),
-    }
-
-
-def show_price(pool: cpmm.Pool) -> str:
-    """Return the price of YES as a decimal string, rounded to 9 decimals."""
-    return amounts.show(round(pool.price_yes * amounts.UNIT))
 
 
 def show_swap(row: SwapRow) -> dict[str, Any]:
@@ -138,6 +118,7 @@ def build(exchange: Exchange, store: Store, token: str | None) -> FastAPI:
     _add_refusals(app)
     _add_markets(app, exchange)
     _add_trading(app, exchange)
+    app.include_router(life_routes(Lifecycle(exchange, store), store))
     app.include_router(fault_router(EngineFaults(exchange)))
     return app
 
@@ -164,8 +145,13 @@ async def _checkpoint(store: Store) -> None:
 def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def on_refused(_: Request, refused: Refused) -> JSONResponse:
-        status = 404 if refused.code in _NOT_FOUND else 409 if refused.code in _CONFLICT else 422
+        codes = {403: _FORBIDDEN, 404: _NOT_FOUND, 409: _CONFLICT}
+        status = next((status for status, known in codes.items() if refused.code in known), 422)
         return JSONResponse(problem(refused.code, refused.detail), status)
+
+    @app.exception_handler(EventInvalid)
+    async def on_event(_: Request, error: EventInvalid) -> JSONResponse:
+        return JSONResponse(problem("event_invalid", f"nothing was done: {error}"), 500)
 
     @app.exception_handler(sqlite3.Error)
     async def on_store(_: Request, error: sqlite3.Error) -> JSONResponse:
@@ -181,8 +167,11 @@ def _amount(text: str) -> int:
 
 def _add_markets(app: FastAPI, exchange: Exchange) -> None:
     @app.post("/v1/markets", status_code=201)
-    async def open_market(body: MarketOpen) -> JSONResponse:
-        return JSONResponse(show_market(exchange.open_market(body.id, body.question, _amount(body.reserve))), 201)
+    async def open_market(body: MarketOpen, traceparent: Trace = None) -> JSONResponse:
+        closes_at = None if body.closes_at is None else moment(body.closes_at)
+        trace_id = trace_id_of(traceparent)
+        made = exchange.open_market(body.id, body.question, _amount(body.reserve), closes_at, trace_id)
+        return JSONResponse(show_market(made), 201)
 
     @app.get("/v1/markets")
     async def list_markets() -> JSONResponse:
@@ -193,9 +182,12 @@ def _add_markets(app: FastAPI, exchange: Exchange) -> None:
         return JSONResponse(show_market(exchange.market(market_id)))
 
     @app.post("/v1/markets/{market_id}/liquidity")
-    async def liquidity(market_id: MarketPath, body: LiquidityAdd | LiquidityRemove) -> JSONResponse:
+    async def liquidity(
+        market_id: MarketPath, body: LiquidityAdd | LiquidityRemove, traceparent: Trace = None
+    ) -> JSONResponse:
         if isinstance(body, LiquidityAdd):
-            funding, market = exchange.add_liquidity(market_id, _amount(body.amount))
+            trace_id = trace_id_of(traceparent)
+            funding, market = exchange.add_liquidity(market_id, _amount(body.amount), trace_id)
         else:
             funding, market = exchange.remove_liquidity(market_id, _amount(body.shares))
         return JSONResponse(
@@ -224,9 +216,14 @@ def _add_trading(app: FastAPI, exchange: Exchange) -> None:
 
     @app.post("/v1/markets/{market_id}/swaps", status_code=201)
     async def swap(
-        market_id: MarketPath, body: SwapBody, key: Key = None, request_id: RequestId = None
+        market_id: MarketPath,
+        body: SwapBody,
+        key: Key = None,
+        request_id: RequestId = None,
+        traceparent: Trace = None,
     ) -> JSONResponse:
-        order = Order(market_id, body.side, body.action, _amount(body.amount), request_id or uuid.uuid4().hex, key)
+        amount, request, trace_id = _amount(body.amount), request_id or uuid.uuid4().hex, trace_id_of(traceparent)
+        order = Order(market_id, body.side, body.action, amount, request, key, trace_id)
         return JSONResponse(show_swap(exchange.swap(order)), 201)
 
     @app.get("/v1/audit/swaps")

@@ -1,4 +1,4 @@
-"""The engine's SQLite file: markets as they stand and one row for every swap, written in one transaction.
+"""The engine's SQLite file: markets as they stand, one row for every swap, and :mod:`mbp.engine.records`.
 
 WAL with ``synchronous=NORMAL``: a commit is in the kernel before the answer is given, so a ``kill -9`` loses nothing
 that was answered (a power cut may; that is not the threat here). Checkpoints, which do wait for the disk, are left to
@@ -12,17 +12,23 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mbp.engine.cpmm import Action, Pool, Side
+from mbp.engine.records import RECORDS, Records
+
+VERSION = 2  # of the file; markets of version 1 had no life beyond open and closed
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS markets (
-  id TEXT PRIMARY KEY, question TEXT NOT NULL, status TEXT NOT NULL CHECK (status IN ('open', 'closed')),
+  id TEXT PRIMARY KEY, question TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('open', 'resolving', 'resolved', 'closed')),
   yes TEXT NOT NULL, no TEXT NOT NULL, sets TEXT NOT NULL, yes_out TEXT NOT NULL, no_out TEXT NOT NULL,
   liquidity TEXT NOT NULL, fees TEXT NOT NULL, swaps INTEGER NOT NULL, breaches INTEGER NOT NULL,
-  fault TEXT, opened_at REAL NOT NULL, closed_at REAL
+  fault TEXT, opened_at REAL NOT NULL, closed_at REAL, frozen INTEGER NOT NULL, closes_at REAL,
+  resolution_started_at REAL, resolved_at REAL, outcome TEXT CHECK (outcome IN ('yes', 'no'))
 ) STRICT;
-CREATE INDEX IF NOT EXISTS markets_open ON markets (opened_at) WHERE status = 'open';
+CREATE INDEX IF NOT EXISTS markets_live ON markets (opened_at) WHERE status IN ('open', 'resolving');
 CREATE TABLE IF NOT EXISTS swaps (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, market TEXT NOT NULL REFERENCES markets (id),
   side TEXT NOT NULL, action TEXT NOT NULL, amount_in TEXT NOT NULL, amount_out TEXT NOT NULL, fee TEXT NOT NULL,
@@ -46,6 +52,16 @@ class Market:
     fault: str | None  # the fault that opened it
     opened_at: float  # wall, Unix seconds
     closed_at: float | None = None
+    frozen: bool = False
+    closes_at: float | None = None  # when its resolution starts by itself
+    resolution_started_at: float | None = None
+    resolved_at: float | None = None
+    outcome: Side | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether its life is not over: it may be traded, unless it is frozen."""
+        return self.status in ("open", "resolving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,7 @@ class SwapRow:
 
 _MARKET = (
     "id, question, status, yes, no, sets, yes_out, no_out, liquidity, fees, swaps, breaches, fault, opened_at, "
-    "closed_at"
+    "closed_at, frozen, closes_at, resolution_started_at, resolved_at, outcome"
 )
 _SWAP = (
     "seq, at, market, side, action, amount_in, amount_out, fee, k_before, k_after, breach, fault, request_id, "
@@ -90,10 +106,21 @@ class Store:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA wal_autocheckpoint=0")
             self._db.execute("PRAGMA foreign_keys=ON")
-            self._db.executescript(SCHEMA)
+            self._check_version()
+            self._db.executescript(SCHEMA + RECORDS)
+            self.records = Records(self._db)
         except sqlite3.Error:
             self._db.close()
             raise
+
+    def _check_version(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and version != VERSION:
+            raise sqlite3.DatabaseError(
+                f"{self.path} has version {version or 1}, this engine writes version {VERSION}: give it another --data"
+            )
+        self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Close the file; what was committed stays."""
@@ -107,9 +134,11 @@ class Store:
             yield
             self._db.execute("COMMIT")
         except BaseException:
+            self.records.settle(committed=False)
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        self.records.settle(committed=True)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file, over a connection of its own: call it off the event loop."""
@@ -121,14 +150,15 @@ class Store:
         with self.transaction():
             self._db.execute("UPDATE markets SET status = status WHERE id = ''")
 
-    def open_markets(self) -> list[Market]:
-        """Return the open markets, oldest first."""
-        rows = self._db.execute(f"SELECT {_MARKET} FROM markets WHERE status = 'open' ORDER BY opened_at, id")  # noqa: S608
-        return [_market(row) for row in rows]
+    def live_markets(self) -> list[Market]:
+        """Return the markets that are open or being resolved, oldest first."""
+        where = "status IN ('open', 'resolving') ORDER BY opened_at, id"
+        return [_market(row) for row in self._db.execute(f"SELECT {_MARKET} FROM markets WHERE {where}")]  # noqa: S608
 
     def recent_markets(self, limit: int) -> list[Market]:
         """Return at most ``limit`` markets, open ones first, newest first within each."""
-        query = f"SELECT {_MARKET} FROM markets ORDER BY status DESC, opened_at DESC, id LIMIT ?"  # noqa: S608
+        rank = "CASE status WHEN 'open' THEN 0 WHEN 'resolving' THEN 1 ELSE 2 END"
+        query = f"SELECT {_MARKET} FROM markets ORDER BY {rank}, opened_at DESC, id LIMIT ?"  # noqa: S608
         return [_market(row) for row in self._db.execute(query, (limit,))]
 
     def market(self, market_id: str) -> Market | None:
@@ -150,6 +180,11 @@ class Store:
             market.fault,
             market.opened_at,
             market.closed_at,
+            int(market.frozen),
+            market.closes_at,
+            market.resolution_started_at,
+            market.resolved_at,
+            market.outcome,
         )
         marks = ", ".join("?" * len(values))
         update = ", ".join(f"{name} = excluded.{name}" for name in _MARKET.split(", ")[1:])
@@ -194,7 +229,7 @@ class Store:
         return [_swap(row) for row in self._db.execute(query, (after, *values, limit))]
 
 
-def _market(row: tuple[str, ...]) -> Market:
+def _market(row: tuple[Any, ...]) -> Market:
     yes, no, sets, yes_out, no_out, liquidity, fees = map(int, row[3:10])
     return Market(
         id=row[0],
@@ -205,7 +240,12 @@ def _market(row: tuple[str, ...]) -> Market:
         breaches=int(row[11]),
         fault=row[12],
         opened_at=float(row[13]),
-        closed_at=None if row[14] is None else float(row[14]),
+        closed_at=row[14],
+        frozen=bool(row[15]),
+        closes_at=row[16],
+        resolution_started_at=row[17],
+        resolved_at=row[18],
+        outcome=row[19],
     )
 
 
