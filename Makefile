@@ -29,8 +29,9 @@ check: venv-dev ## lint, types and the fast tests with their coverage gates; nee
 	$(PYTEST) -m "not live" --cov=mbp --cov-context=test --cov-report=
 	$(BIN)/python scripts/coverage_gates.py
 
-live: venv-dev ## every live test, also those that take minutes
+live: venv-dev ## every live test, also those that take minutes; with Go also on Prometheus 3
 	$(BIN)/sim setup
+	-scripts/tools3.sh
 	$(PYTEST) tests/live
 
 bench: venv ## measure, side by side, as ratios

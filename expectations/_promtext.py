@@ -13,6 +13,7 @@ _LENGTH = r"(?:\d+(?:ms|[smhdwy]))+|\d+(?:\.\d+)?"
 _RANGE = re.compile(
     rf"\[\s*({_LENGTH})\s*(:\s*(?:{_LENGTH})?\s*)?\](?:\s*@\s*[\w.()]+)?(?:\s*\boffset\s+(-?)\s*({_LENGTH}))?"
 )
+_SELECTED = re.compile(rf"([A-Za-z_:][A-Za-z0-9_:]*)\s*(?:\{{[^}}]*\}})?\s*\[\s*({_LENGTH})\s*\]")
 _OFFSET = re.compile(rf"\boffset\s+(-?)\s*({_LENGTH})")
 _JOB = re.compile(r'\bjob\s*=\s*"((?:\\.|[^"\\])*)"')
 _WORD = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
@@ -60,6 +61,15 @@ def window_s(expression: str) -> float:
     for sign, offset in _OFFSET.findall(plain):
         longest = max(longest, 0.0 if sign else _length(offset))
     return longest + nested
+
+
+def windows(expression: str) -> dict[str, float]:
+    """Return the metrics that an expression selects over a range by name, each with its longest range, in seconds."""
+    found: dict[str, float] = {}
+    for name, span in _SELECTED.findall(_QUIET.sub(" ", expression)):
+        if name not in ("and", "or", "unless"):
+            found[name] = max(found.get(name, 0.0), _length(span))
+    return found
 
 
 def words(expression: str) -> frozenset[str]:

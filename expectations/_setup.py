@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from expectations._promtext import duration, jobs, whole_window_s, words
+from expectations._promtext import duration, jobs, whole_window_s, windows, words
 from expectations._routes import Route, addresses, read_route
 from sim.chain import Stage, StageName, Timing
 from sim.duration import spell
@@ -116,8 +116,11 @@ def read_routing(tree: Mapping[str, Any]) -> Routing:
     return Routing(read_route(tree.get("route")), receivers)
 
 
-def timing(setup: Setup, hook: Hook, owners: Mapping[str, Mapping[str, str]]) -> Timing:
-    """Return the bounds of the three stages for a hook: the least floor and the worst of its alerts."""
+def timing(setup: Setup, hook: Hook, owners: Mapping[str, Mapping[str, str]], queries: Iterable[str] = ()) -> Timing:
+    """Return the bounds of the three stages for a hook: the least floor and the worst of its alerts.
+
+    `queries` are read beside its rules: they count for the windows alone.
+    """
     where = "is not loaded" if setup.source == "live" else "is in no declared rule file"
     missing = [f"alert {name} {where}" for name in hook.alerts if not setup.rules.get(name)]
     rules = [rule for name in hook.alerts for rule in setup.rules.get(name, ())]
@@ -139,7 +142,18 @@ def timing(setup: Setup, hook: Hook, owners: Mapping[str, Mapping[str, str]]) ->
             dict.fromkeys(note for rule, routes in routed for note in _notes(setup, hook, owners, rule, routes))
         ),
         missing=tuple(missing),
+        windows=_windows(setup, [*(rule.expr for rule in rules), *queries]),
     )
+
+
+def _windows(setup: Setup, expressions: Iterable[str]) -> dict[str, float]:
+    """Return the longest range of each metric that these expressions, and what is recorded for them, look back over."""
+    found: dict[str, float] = {}
+    for expression in expressions:
+        for each in (expression, *(recorded.expr for recorded in setup.behind(expression))):
+            for name, window in windows(each).items():
+                found[name] = max(found.get(name, 0.0), window)
+    return found
 
 
 def detect(setup: Setup, rule: Rule, ramp: Ramp) -> Stage:

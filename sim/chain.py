@@ -32,7 +32,8 @@ class ChainQuestion:
 
     `hook` is the bound hook. `observers` are the profile's, with ``${stack.NAME}`` filled in (unfilled is fine for
     `Chain.declared`, which asks nobody). `files` are the keys of the profile's ``chain:`` block beside `kind`, or None;
-    relative paths in them are taken from `base`. `owners` is the profile's address book, for routes.
+    relative paths in them are taken from `base`. `owners` is the profile's address book, for routes. `queries` are
+    those of the gauges that the plan reads.
     """
 
     hook: Hook
@@ -41,6 +42,7 @@ class ChainQuestion:
     secrets: Secrets
     base: Path = Path()
     owners: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    queries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Timing:
     `group_interval_s` the longest wait of its routes between two notifications of one group. `notes` are remarks for
     people (what differs between live and declared, what is routed where); `missing` names what the chain ought to
     have and has not (a rule that is not loaded): then the stages speak for what is there, and are empty if nothing is.
+    `windows` has the longest range, in seconds, over which the rules and queries look back at each metric.
     """
 
     source: Literal["live", "files"]
@@ -76,6 +79,7 @@ class Timing:
     group_interval_s: float
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    windows: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, JSON]:
         """Return this timing as it stands in the record."""
@@ -86,6 +90,7 @@ class Timing:
             "group_interval_s": round(self.group_interval_s, 3),
             "notes": list(self.notes),
             "missing": list(self.missing),
+            "windows": {name: round(window, 3) for name, window in sorted(self.windows.items())},
         }
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sim import expression, machine, restore
+from sim import expression, machine, past, restore
+from sim.duration import spell
 from sim.expression import Node, Truth
 from sim.expression.pattern import PatternError, compile_pattern
 from sim.fill import NotExported, filled
@@ -60,6 +61,7 @@ class Preflight:
         self._halted()
         self._production()
         await self._environment()
+        self._past()
         await self._eyes()
         self._foreign()
         await self._quiet()
@@ -113,6 +115,23 @@ class Preflight:
             raise self._refuse("lock", str(error)) from error
         self._passed("environment", f"{said}, instance {instance or 'not named'}")
 
+    def _past(self) -> None:
+        """Windows that reach back before the stack was there are filled by its healthy past, at least by half."""
+        if self.plan.time != "seeded":
+            return
+        told = self.run.around.past
+        if told is None:
+            raise self._refuse("past", "the exercise reads over a healthy past (time: seeded), and the target has none")
+        try:
+            known = past.read(told)
+        except past.PastError as error:
+            raise self._refuse("past", f"what the stack tells of its healthy past cannot be read: {error}") from error
+        wall = self.run.log.wall()
+        thin = known.thin(self.run.timing.windows, wall)
+        if thin:
+            raise self._refuse("past", f"less than half of a window is covered: {'; '.join(thin)} ({known})")
+        self._passed("past", f"{known}, {spell(round(known.age_s(wall), 1))} ago")
+
     async def _eyes(self) -> None:
         """Every observer of the plan sees; the clocks of those that tell the time are compared with ours."""
         watches = self.run.watching.watches
@@ -156,7 +175,7 @@ class Preflight:
         """Nothing of the expected chain fires, acts or is silenced; wait for quiet, at most for its longest echo."""
         if self.plan.hook is None:
             return
-        longest = self.run.window_s + self.run.group_interval_s
+        longest = self.run.timing.window_s + self.run.timing.group_interval_s
         patience = min(longest or self.plan.target.quiet, self.plan.target.quiet)
         if self._loud():
             self.run.say("quiet", self.run.log.now() + patience)
@@ -259,7 +278,9 @@ class Preflight:
             why = str(error) or f"no answer within {LOOK_S:g} s"
             raise self._refuse("canary", f"the alert path does not take a test message: {why}") from error
         wanted = set(self.plan.hook.channels if self.plan.hook else ())
-        await self.run.until(lambda: wanted <= self._canary_channels(name), CANARY_S + self.run.group_interval_s)
+        if isinstance(self.plan.target.canary, tuple):
+            wanted &= set(self.plan.target.canary)
+        await self.run.until(lambda: wanted <= self._canary_channels(name), CANARY_S + self.run.timing.group_interval_s)
         reached = self._canary_channels(name)
         if not reached:
             raise self._refuse("canary", "no receiver got the test message: a missing message would mean nothing")

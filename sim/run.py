@@ -20,7 +20,7 @@ import psutil
 
 from sim import restore
 from sim.around import Around, Stopped
-from sim.chain import ChainError, ChainQuestion
+from sim.chain import ChainError, ChainQuestion, Timing
 from sim.event import JSON
 from sim.fill import NotExported, filled, packaged
 from sim.guard import Guard
@@ -203,11 +203,10 @@ class Run:
         except ChainError as error:
             self.log.append("note", {"text": f"timing: {error}"})
         if timing is not None:
-            self.window_s, self.group_interval_s = timing.window_s, timing.group_interval_s
+            self.timing = timing
             self.log.append("timing", timing.to_json())
 
-    window_s = 0.0
-    group_interval_s = 0.0
+    timing = Timing("files", {}, window_s=0.0, group_interval_s=0.0)
 
     def question(self) -> ChainQuestion:
         """Return what this run asks of its chain."""
@@ -222,6 +221,7 @@ class Run:
             secrets=self.around.secrets,
             base=self.around.base,
             owners=self.plan.target.owners,
+            queries=tuple(query for fact in sorted(self._gauges()) if (query := self.plan.target.facts[fact].query)),
         )
 
     async def _baseline(self) -> None:

@@ -252,7 +252,9 @@ class Target(Model):
     steady_state: str | None = None
     stop_when: str | None = None
     restore: tuple[Restore, ...] = ()
-    canary: bool = False
+    canary: bool | tuple[str, ...] = Field(
+        False, description="send a test message in preflight; as a list: the channels by which one can arrive"
+    )
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Target:

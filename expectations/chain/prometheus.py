@@ -58,7 +58,7 @@ class _AnyHttp(HttpConfig, extra="ignore"):
 def declared(question: ChainQuestion) -> Timing | None:
     """Return the timing that the files imply; None when the profile names no rule files. Raises `ChainError`."""
     setup = _declared_setup(question)
-    return timing(setup, question.hook, question.owners) if setup is not None else None
+    return timing(setup, question.hook, question.owners, question.queries) if setup is not None else None
 
 
 async def live(question: ChainQuestion) -> Timing | None:
@@ -82,7 +82,7 @@ async def live(question: ChainQuestion) -> Timing | None:
     except _NO_ANSWER as error:
         notes.append(f"routes are taken as declared: {error}")
         setup = replace(setup, routing=files.routing if files else None)
-    found = timing(setup, question.hook, question.owners)
+    found = timing(setup, question.hook, question.owners, question.queries)
     if files is not None:
         notes += differences(setup, files, question.hook)
     return replace(found, notes=(*notes, *found.notes), missing=(*found.missing, *missing))

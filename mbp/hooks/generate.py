@@ -1,4 +1,6 @@
-"""Writes from the A110 table what must agree with it: Prometheus rules, Alertmanager's routes, the profile's hooks.
+"""Writes from the A110 table what must agree with it.
+
+Prometheus rules, Alertmanager's routes, the profile's hooks, and the Measurement Sheet.
 
 ``python -m mbp.hooks.generate [--table F] [--out DIR | --check]``. With ``--check`` nothing is written: what differs is
 printed as a diff and the exit code is 1.
@@ -7,7 +9,9 @@ printed as a diff and the exit code is 1.
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = Path("mbp/ops/prom/a110.rules.yaml")
 ALERTMANAGER = Path("mbp/ops/prom/alertmanager.yml")
 PROFILE = Path("scenarios/targets/mbp-local.yaml")
+SHEET = Path("mbp/ops/obs/measurement_s2.csv")
 BEGIN = "# generated from mbp/hooks/a110.yaml: begin"
 END = "# generated from mbp/hooks/a110.yaml: end"
 _HEAD = "# Generated from mbp/hooks/a110.yaml by python -m mbp.hooks.generate; change it there.\n"
@@ -230,6 +235,37 @@ def profile(table: Table, present: str | None) -> str:
     return "".join(lines[: begins[0]]) + block + "".join(lines[ends[0] + 1 :])
 
 
+#: The Sheet's order, by Query/Id: it goes by what is measured, the table by hook.
+_SHEET_ORDER = (
+    "apm.ttp_dec_p95",
+    "engine.amm_invariant",
+    "rum.inp_p75",
+    "events.resolution_sla",
+    "engine.depth_2pct",
+    "engine.twap_gap",
+    "cdc.lag_p95",
+    "registry.schema_drift",
+    "int.contract_status",
+    "apm.error_budget_burn",
+    "ci.hook_coverage",
+    "logs.audit_coverage",
+)
+_SHEET_HEAD = ("KPI", "Fonte", "Janela", "SLO/Meta", "Watcher", "Hook", "Owner", "Query/Id")
+
+
+def sheet(table: Table) -> str:
+    """Return the Measurement Sheet as CSV. Raises `TableError` when the table's rows are not those of the Sheet."""
+    rows = {row.query: row for hook in table.hooks.values() for row in hook.sheet}
+    if set(rows) != set(_SHEET_ORDER) or len(rows) != sum(len(hook.sheet) for hook in table.hooks.values()):
+        differ = sorted(set(rows) ^ set(_SHEET_ORDER)) or ["a row that stands there twice"]
+        raise TableError(f"sheet: the table and the Sheet's order do not name the same rows: {', '.join(differ)}")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_SHEET_HEAD)
+    writer.writerows(rows[query].model_dump().values() for query in _SHEET_ORDER)
+    return out.getvalue()
+
+
 def render(table: Table, root: Path) -> dict[Path, str]:
     """Return the text of every generated file, by its path below `root`."""
     present = root / PROFILE
@@ -237,6 +273,7 @@ def render(table: Table, root: Path) -> dict[Path, str]:
         RULES: rules(table),
         ALERTMANAGER: alertmanager(table),
         PROFILE: profile(table, present.read_text(encoding="utf-8") if present.is_file() else None),
+        SHEET: sheet(table),
     }
 
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sim.around import Around, Stop
+    from sim.cli._many import Ran, Summary
     from sim.cli._resolved import Asked
     from sim.judge import Judgement
     from sim.plan import Plan
@@ -35,10 +36,13 @@ class Options:
     allow_firing: Mapping[str, str]
     allow_target: Mapping[str, str]
     reports: Mapping[str, str]
+    summary: str | None
+    junit: str | None
+    many: bool = False
 
 
 #: What a finished run always leaves beside its record.
-REPORTS = ("terminal", "json", "junit")
+REPORTS = ("terminal", "json", "junit", "markdown")
 
 
 @click.command("run")
@@ -52,6 +56,8 @@ REPORTS = ("terminal", "json", "junit")
 @click.option("--allow-target", multiple=True, metavar="NAME=REASON", help="Go on although it looks like production.")
 @click.option("--recover-first", is_flag=True, help="Finish what an earlier run left on this target, then run.")
 @click.option("--report", "extra", multiple=True, metavar="NAME=PATH", help="Also write this report there.")
+@click.option("--summary", metavar="FILE.md", help="Write what all runs came to there, as Markdown.")
+@click.option("--junit", metavar="FILE.xml", help="Write all runs there, as one JUnit document.")
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), help="Where run folders go.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
@@ -65,15 +71,17 @@ def command(
     allow_target: tuple[str, ...],
     recover_first: bool,
     extra: tuple[str, ...],
+    summary: str | None,
+    junit: str | None,
     runs: Path | None,
     form: str,
 ) -> None:
     """Run exercises: SELECTORS are NAME, FILE or FILE::NAME.
 
-    A stack that the target names is brought up when it is not, and taken down again unless --keep-up.
+    A stack that the target names is brought up when it is not, and taken down again unless --keep-up. Several exercises
+    run one after the other, in the order of their files, and end with one summary.
     """
     from sim.cli._resolved import asked
-    from sim.judge import worst_exit
 
     options = Options(
         stack=stack,
@@ -84,20 +92,57 @@ def command(
         allow_firing=dict(_pair(text, "--allow-firing") for text in allow_firing),
         allow_target=dict(_pair(text, "--allow-target") for text in allow_target),
         reports=dict(_pair(text, "--report") for text in extra),
+        summary=summary,
+        junit=junit,
     )
     found = asked(selectors, tags, all_, target)
     _known_reports(found, options.reports)
-    codes = []
+    for option, path in (("--summary", summary), ("--junit", junit)):
+        _fits(option, path)
+    sys.exit(_all(found, options))
+
+
+def _all(found: Asked, options: Options) -> int:
+    """Run what can run, sum up, and return the exit code."""
+    from sim.cli._many import Ran, Summary
+    from sim.judge import worst_exit
+
+    begun = time.monotonic()
+    invalid = []
     for each in found.exercises:
         for warning in each.warnings:
             click.echo(f"warning: {warning}", err=True)
         if each.problems:
-            codes.append(3)
             click.echo("\n".join(problem.render() for problem in each.problems), err=True)
+            reasons = tuple(str(problem.message) for problem in each.problems)
+            invalid.append(Ran(each.selected.name, "invalid", 3, reasons=reasons))
     plans = [each.plan for each in found.exercises if each.plan]
-    if plans:
-        codes += _on_stack(found, plans, options)
-    sys.exit(worst_exit(codes))
+    options = replace(options, many=len(found.exercises) > 1 or any(plan.repeat > 1 for plan in plans))
+    ran, refused = _on_stack(found, plans, options) if plans else ([], 0)
+    code = worst_exit([refused, *(each.exit_code for each in [*invalid, *ran])])
+    order = [each.selected.name for each in found.exercises]
+    whole = [*invalid, *ran]
+    whole += [Ran(name, "not run", code) for name in order if name not in {each.exercise for each in whole}]
+    whole.sort(key=lambda each: order.index(each.exercise))
+    _sum_up(found, Summary(tuple(whole), code, time.monotonic() - begun), options)
+    return code
+
+
+def _sum_up(found: Asked, summary: Summary, options: Options) -> None:
+    """Print the summary of several runs, and write it where it was asked for."""
+    from sim.cli import _many
+
+    def reports(name: str) -> list[tuple[Ran, str]]:
+        made = found.catalogue.report(name).file
+        ran = [each for each in summary.runs if each.folder and (each.folder / made).is_file()]
+        return [(each, (each.folder / made).read_text(encoding="utf-8")) for each in ran if each.folder]
+
+    if options.summary:
+        _written("the summary", options.summary, _many.markdown(summary, reports("markdown")))
+    if options.junit:
+        _written("the JUnit document", options.junit, _many.junit(summary, [text for _, text in reports("junit")]))
+    if options.many:
+        _printed(_many.as_json(summary) if options.form == "json" else "\n" + _many.text(summary))
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -112,8 +157,14 @@ def _known_reports(found: Asked, reports: Mapping[str, str]) -> None:
     if unknown:
         raise click.UsageError(f"no report {unknown[0]!r}; there are: {', '.join(found.catalogue.reports)}")
     for name, path in reports.items():
-        if not Path(path).parent.is_dir() or Path(path).is_dir():
-            raise click.UsageError(f"--report {name}={path}: {Path(path).parent} must be a folder, {path} a file in it")
+        _fits(f"--report {name}=", path)
+
+
+def _fits(option: str, path: str | None) -> None:
+    """Refuse a place that cannot be written before hours are spent on what should go there."""
+    if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
+        word = option if option.endswith("=") else f"{option} "
+        raise click.UsageError(f"{word}{path}: {Path(path).parent} must be a folder, {path} a file in it")
 
 
 def _unfinished(found: Asked, into: Path, made: Stack | None, first: bool) -> int:
@@ -154,8 +205,11 @@ def _recovered(found: Asked, folder: Path) -> int:
     return 6 if left.reasons else 0
 
 
-def _on_stack(found: Asked, plans: list[Plan], options: Options) -> list[int]:
-    """Bring the stack up where there is one, run every plan, and take down what was brought up."""
+def _on_stack(found: Asked, plans: list[Plan], options: Options) -> tuple[list[Ran], int]:
+    """Bring the stack up where there is one, run every plan, and take down what was brought up.
+
+    Return what each came to, and the exit code of a refusal to run any.
+    """
     from sim import stack
 
     into = options.runs or found.places.runs
@@ -163,35 +217,37 @@ def _on_stack(found: Asked, plans: list[Plan], options: Options) -> list[int]:
     if found.target.stack:
         file = stack.spec_path(found.target.stack, found.places)
         made = stack.up(file, options.stack, found.places, owned=not options.keep_up, on_progress=_told)
-    codes = []
+    ran: list[Ran] = []
     try:
         refused = _unfinished(found, into, made, options.recover_first)
         if refused:
-            return [refused]
+            return ran, refused
         for plan in plans:
             for _ in range(plan.repeat):
-                code, go_on = _one(found, plan, into, made, options)
-                codes.append(code)
+                one, go_on = _one(found, plan, into, made, options)
+                ran.append(one)
                 if not go_on:
-                    return codes
+                    return ran, 0
     finally:
         if made is not None:
             made.close()
-    return codes
+    return ran, 0
 
 
-def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Options) -> tuple[int, bool]:
-    """Run one plan once; return its exit code, and whether another run may follow."""
+def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Options) -> tuple[Ran, bool]:
+    """Run one plan once; return what it came to, and whether another run may follow."""
     from sim.around import Around
+    from sim.cli._many import Ran
     from sim.cli._progress import Progress
     from sim.run import new_run_id
     from sim.secret import Secrets
 
     folder = into / new_run_id(plan.exercise, time.strftime("%Y%m%d-%H%M%S"))
+    begun = time.monotonic()
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        return _no_disk(folder, error)
+        return _no_disk(plan, folder, error)
     progress = Progress()
     around = Around(
         names=found.catalogue,
@@ -213,12 +269,12 @@ def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Opti
     except OSError as error:  # before the first line of the record: later ones do not raise
         if (folder / "undo.jsonl").exists():
             raise
-        return _no_disk(folder, error)
+        return _no_disk(plan, folder, error)
     finally:
         with contextlib.suppress(OSError):  # the terminal may be gone
             progress.close()
     if (folder / "verdicts.json").exists():
-        _render(found, folder, options.reports, options.form)
+        _render(found, folder, options)
     else:
         for reason in judgement.reasons:
             click.echo(f"{judgement.outcome}: {reason}", err=True)
@@ -226,12 +282,18 @@ def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Opti
         from sim.recover import line
 
         click.echo(f"UNSAFE: finish it with: {line(folder)}", err=True)
-    return judgement.exit_code, judgement.exit_code != 6 and around.stop.by not in ("signal", "halt")
+    took_s = time.monotonic() - begun
+    outcome, code, link, reasons = judgement.outcome, judgement.exit_code, judgement.link, judgement.reasons
+    one = Ran(plan.exercise, str(outcome), code, link, reasons, folder, took_s)
+    return one, code != 6 and around.stop.by not in ("signal", "halt")
 
 
-def _no_disk(folder: Path, error: OSError) -> tuple[int, bool]:
-    click.echo(f"error: {_near(folder)} cannot be written: {error.strerror or error}; nothing was injected", err=True)
-    return 4, False
+def _no_disk(plan: Plan, folder: Path, error: OSError) -> tuple[Ran, bool]:
+    from sim.cli._many import Ran
+
+    why = f"{_near(folder)} cannot be written: {error.strerror or error}; nothing was injected"
+    click.echo(f"error: {why}", err=True)
+    return Ran(plan.exercise, "inconclusive", 4, reasons=(why,)), False
 
 
 async def _handled(plan: Plan, folder: Path, around: Around) -> Judgement:
@@ -268,26 +330,35 @@ def _listening(stop: Stop) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-def _render(found: Asked, folder: Path, extra: Mapping[str, str], form: str) -> None:
-    """Write the reports into the run folder, and print one."""
+def _render(found: Asked, folder: Path, options: Options) -> None:
+    """Write the reports into the run folder, and print one; of several as JSON only the summary is printed."""
     from sim.report import finished
 
     run = finished(folder)
     shown: dict[str, Any] = {}
-    for name in dict.fromkeys([*REPORTS, *extra]):
+    for name in dict.fromkeys([*REPORTS, *options.reports]):
         report = found.catalogue.report(name)
         shown[name] = report.render(run)
         (folder / report.file).write_text(shown[name], encoding="utf-8")
-    for name, path in extra.items():
-        try:
-            Path(path).write_text(shown[name], encoding="utf-8")
-        except OSError as error:
-            click.echo(f"the report {name} could not be written to {path}: {error.strerror}", err=True)
+    for name, path in options.reports.items():
+        _written(f"the report {name}", path, shown[name])
+    if options.form == "text" or not options.many:
+        _printed(shown["json" if options.form == "json" else "terminal"], f"it is in {_near(folder)}")
+
+
+def _written(what: str, path: str, text: str) -> None:
     try:
-        click.echo(shown["json" if form == "json" else "terminal"], nl=False)
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        click.echo(f"{what} could not be written to {path}: {error.strerror}", err=True)
+
+
+def _printed(text: str, instead: str = "the runs lie in their folders") -> None:
+    try:
+        click.echo(text, nl=False)
         sys.stdout.flush()
     except OSError as error:  # a full or closed standard output costs the print, not the result
-        click.echo(f"the report could not be printed ({error.strerror}); it is in {_near(folder)}", err=True)
+        click.echo(f"the report could not be printed ({error.strerror}); {instead}", err=True)
 
 
 def _told(what: str) -> None:

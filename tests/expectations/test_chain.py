@@ -11,7 +11,7 @@ from fake_http import serve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from expectations._promtext import duration, jobs, whole_window_s, window_s, words
+from expectations._promtext import duration, jobs, whole_window_s, window_s, windows, words
 from expectations.chain.prometheus import chain
 from sim.chain import ChainError, ChainQuestion, Stage, Timing
 from sim.secret import Secrets
@@ -128,6 +128,7 @@ def test_the_stages_follow_the_formulas(tmp_path):
         window_s=60.0,
         group_interval_s=5.0,
         notes=("owner DEC/PM is routed to executor, dec", "Breach goes to slack #dec, not to #dec-pm of DEC/PM"),
+        windows={"amm_invariant_error_total": 60.0},
     )
 
 
@@ -255,6 +256,14 @@ def test_floor_expected_and_worst_are_in_order(least, more, every_ms, hold):
     assert duration(hold) <= rule.hold_s + 1e-9 < duration(hold) + every_ms / 1000 + 1e-6
 
 
+def test_the_windows_of_each_metric():
+    """By name, the longest range; strings and subqueries are none; labels may stand between."""
+    assert windows("""
+      sum(increase(a_total{class="x[9h]"}[4h])) / sum(increase(a_total[5m])) > 0.1 and b:c [ 90s ] and d[1h:5m]
+      and {__name__="e"}[2h] # f[8h]
+    """) == {"a_total": 14_400.0, "b:c": 90.0}  # fmt: skip
+
+
 def test_a_timing_stands_in_the_record_rounded():
     """The record's form is plain JSON in milliseconds."""
     timing = Timing("files", {"detect": Stage(0.12345, 1.0, 2.00049)}, 60.0, 1.0, ("n",), ("m",))
@@ -265,4 +274,5 @@ def test_a_timing_stands_in_the_record_rounded():
         "group_interval_s": 1.0,
         "notes": ["n"],
         "missing": ["m"],
+        "windows": {},
     }

@@ -304,6 +304,15 @@ def test_a_test_message_that_misses_a_channel_is_noted(tmp_path: Path, monkeypat
     assert world.off is not None
 
 
+def test_a_channel_by_which_none_can_arrive_is_not_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+    """The profile lists where a test message can arrive: another channel of the hook costs no time and no note."""
+    hooks = {"hook": {**PROFILE["hooks"]["hook"], "channels": ["slack", "email"]}}
+    profile = {"canary": ["slack", "oncall"], "hooks": hooks}
+    play(tmp_path, monkeypatch, bent(canary={"slack": 1.0}), profile=profile)
+    assert [note for note in notes(tmp_path) if "canary" in note] == []
+    assert t0(tmp_path) < 5.0
+
+
 def test_without_a_sender_it_is_noted(tmp_path: Path, monkeypatch: Any) -> None:
     """The profile wants a test message and no observer can send one: the run goes on and says so."""
     passed(tmp_path, monkeypatch, profile=CANARY)

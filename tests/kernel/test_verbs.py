@@ -223,7 +223,28 @@ def test_what_is_asked_for_must_be_there(files: Path, name: str, args: list[str]
     assert verb(name, *args, *more)[0] in ({code, 2} if code == 5 else {code})
 
 
+def test_several_end_with_one_summary(files: Path) -> None:
+    """None can run: each is named with its reason, for people and for machines, and in the files asked for."""
+    scenarios = "exercises:\n  a:\n    inject: no.a()\n    expect: x\n  b:\n    inject: no.b()\n    expect: x\n"
+    (files / "two.yaml").write_text(scenarios)
+    where = ["two.yaml", "--target", "bare", "--summary", "all.md", "--junit", "all.xml"]
+    code, out, _ = verb("run", *where)
+    assert (code, out.splitlines()[1].partition(" total")[0]) == (3, "SUMMARY: 0 of 2 passed, 2 invalid;")
+    assert [line.split()[1:3] for line in out.splitlines() if " ✗ " in line] == [["a", "invalid"], ["b", "invalid"]]
+    assert "      because unknown injector 'no.a'" in out.splitlines()
+    assert (files / "all.md").read_text().startswith("## 0 of 2 passed, 2 invalid; total")
+    assert (files / "all.xml").read_text().count("<testsuite ") == 2
+    told = json.loads(verb("run", *where, "--format", "json")[1])
+    assert [(each["exercise"], each["exit_code"]) for each in told["runs"]] == [("a", 3), ("b", 3)]
+
+
 RUN_ONLY = [
+    (
+        "a summary without a folder",
+        ["--summary", "nowhere/all.md"],
+        "--summary nowhere/all.md: nowhere must be a folder",
+    ),
+    ("JUnit over a folder", ["--junit", "scenarios"], "--junit scenarios: . must be a folder, scenarios a file in it"),
     ("a reason is missing", ["--allow-firing", "Flood"], "--allow-firing takes NAME="),
     ("an empty reason", ["--allow-firing", "Flood="], "--allow-firing takes NAME="),
     ("a report without a place", ["--report", "junit"], "--report takes NAME="),

@@ -1,11 +1,13 @@
 """Whole chains on the real parts, each on a stack of its own in a folder of its own, with one link broken by its files.
 
 A case changes what is *running* (the executor's table, a rule file, a route, an environment variable); the profile, and
-with it what is expected, stays the shipped one. Cases run side by side: a chain mostly waits.
+with it what is expected, stays the shipped one. Cases run side by side: a chain mostly waits. Any exercise of the
+seed's file can be run so: which hook it is bound to, and with it alerts, owner and actions, is read from the table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +15,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,15 +41,29 @@ class Result:
     folder: Path | None
 
 
+class NotUp(Exception):
+    """The stack did not come up; `result` holds what it said."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.stderr[-4000:])
+        self.result = result
+
+
 @dataclass
 class Bench:
-    """One case's folder: a profile and a stack file of its own, made from the shipped ones."""
+    """One case's folder: a profile and a stack file of its own, made from the shipped ones.
+
+    `drills` are the exercises of the folder's file, as the seed has them; `exercise` is the first. `tools` is where the
+    programs of the stack are looked for first.
+    """
 
     folder: Path
     name: str
+    drills: tuple[str, ...] = ("invariant_breach",)
+    tools: Path = places(ROOT).tools / "bin"
     profile: dict[str, Any] = field(default_factory=dict)
     stack: dict[str, Any] = field(default_factory=dict)
-    exercise: dict[str, Any] = field(default_factory=dict)
+    blocks: dict[str, dict[str, Any]] = field(default_factory=dict)
     during: Callable[[Bench], None] | None = None
     before: Callable[[Bench], None] | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -56,15 +72,34 @@ class Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.profile = yaml.safe_load((ROOT / "scenarios/targets/mbp-local.yaml").read_text())
         self.stack = yaml.safe_load((ROOT / "compose/local.yaml").read_text())
-        seed = yaml.safe_load((ROOT / "scenarios/s2.yaml").read_text())
-        self.exercise = dict(seed["exercises"]["invariant_breach"])
+        seed = yaml.safe_load((ROOT / "scenarios/s2.yaml").read_text())["exercises"]
+        self.blocks = {name: dict(seed[name]) for name in self.drills}
+
+    @property
+    def exercise(self) -> dict[str, Any]:
+        """The block of the first exercise; a case may add to it."""
+        return self.blocks[self.drills[0]]
+
+    @property
+    def bound(self) -> tuple[str, dict[str, Any]]:
+        """Name and row of the hook that the first exercise is bound to, as the profile binds it."""
+        hooks = yaml.safe_load((ROOT / "mbp/hooks/a110.yaml").read_text())["hooks"]
+        injector = self.exercise["inject"].partition("(")[0]
+        named = self.profile["exercises"].get(self.drills[0], {}).get("hook")
+        name = named or next(name for name, hook in hooks.items() if injector in hook["faults"])
+        return name, hooks[name]
 
     # -- ways to break a link ----------------------------------------------------------------------------------
 
     def table(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Give the executor another row for the bound hook."""
+        name = self.bound[0]
+        self.whole_table(lambda data: change(data["hooks"][name]))
+
+    def whole_table(self, change: Callable[[dict[str, Any]], None]) -> None:
         """Give the executor another table."""
         data = yaml.safe_load((ROOT / "mbp/hooks/a110.yaml").read_text())
-        change(data["hooks"]["amm_invariant_breach"])
+        change(data)
         path = self.folder / "a110.yaml"
         path.write_text(yaml.safe_dump(data, sort_keys=False))
         command = self.stack["processes"]["executor"]["command"]
@@ -77,18 +112,12 @@ class Bench:
         change(data)
         path = self.folder / name
         path.write_text(yaml.safe_dump(data, sort_keys=False))
-        wanted = f"${{package:mbp}}/ops/prom/{name}"
-        rest = [
-            each
-            for each in self.stack["render"]
-            if each["from"] not in (wanted, "${package:mbp}/ops/prom/*.rules.yaml")
-        ]
-        if name.endswith(".rules.yaml"):
-            rest.append({"from": "${package:mbp}/ops/prom/ready.rules.yaml", "to": "rules/ready.rules.yaml"})
-            rest.append({"from": str(path), "to": f"rules/{name}"})
-        else:
-            rest.append({"from": "${package:mbp}/ops/prom/*.rules.yaml", "to": "rules"})
-            rest.append({"from": str(path), "to": name})
+        shipped = "${package:mbp}/ops/prom/"
+        every = f"{shipped}*.rules.yaml"
+        rest = [each for each in self.stack["render"] if each["from"] not in (f"{shipped}{name}", every)]
+        rules = [each.name for each in sorted((ROOT / "mbp/ops/prom").glob("*.rules.yaml")) if each.name != name]
+        rest += [{"from": f"{shipped}{each}", "to": f"rules/{each}"} for each in rules]
+        rest.append({"from": str(path), "to": f"rules/{name}" if name.endswith(".rules.yaml") else name})
         self.stack["render"] = rest
 
     def env(self, process: str, **values: str) -> None:
@@ -100,10 +129,10 @@ class Bench:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of the command line: the project's tools on PATH."""
-        tools = places(ROOT).tools / "bin"
-        return {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "NO_COLOR": "1"}
+        path = f"{self.tools}:{places(ROOT).tools / 'bin'}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "NO_COLOR": "1"}
 
-    def sim(self, *words: str, timeout_s: float = 400) -> subprocess.CompletedProcess[str]:
+    def sim(self, *words: str, timeout_s: float = 1500) -> subprocess.CompletedProcess[str]:
         """Call the command line in this folder."""
         return subprocess.run(
             [sys.executable, "-m", "sim.cli", *words],
@@ -120,29 +149,48 @@ class Bench:
         (self.folder / "stack.yaml").write_text(yaml.safe_dump(self.stack, sort_keys=False))
         self.profile["stack"] = str(self.folder / "stack.yaml")
         (self.folder / "mbp-local.yaml").write_text(yaml.safe_dump(self.profile, sort_keys=False))
-        (self.folder / "drill.yaml").write_text(yaml.safe_dump({"exercises": {"invariant_breach": self.exercise}}))
+        (self.folder / "drill.yaml").write_text(yaml.safe_dump({"exercises": self.blocks}))
 
     def run(self) -> Result:
-        """Bring the stack up, run the exercise once, take it down."""
+        """Bring the stack up, run the exercise (the only one of its file) once, take it down."""
+        helper = threading.Thread(target=self.during, args=(self,)) if self.during else None
+        try:
+            with self.kept():
+                try:
+                    if self.before:
+                        self.before(self)
+                    if helper:
+                        helper.start()
+                    return self.once(self.drills[0])
+                finally:
+                    self.done.set()
+                    if helper:
+                        helper.join(30)
+        except NotUp as refused:
+            return refused.result
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Have the stack up for several runs. Raises `NotUp`."""
         self.write()
         up = self.sim("up", "--target", "mbp-local.yaml", "--stack", self.name)
         if up.returncode:
-            return Result(up.returncode, {}, up.stdout, up.stderr, None)
-        helper = threading.Thread(target=self.during, args=(self,)) if self.during else None
+            raise NotUp(Result(up.returncode, {}, up.stdout, up.stderr, None))
         try:
-            if self.before:
-                self.before(self)
-            if helper:
-                helper.start()
-            ran = self.sim("run", "drill.yaml", "--target", "mbp-local.yaml", "--stack", self.name, "--format", "json")
+            yield
         finally:
-            self.done.set()
-            if helper:
-                helper.join(30)
             self.sim("down", "--stack", self.name)
+
+    def once(self, drill: str) -> Result:
+        """Run one exercise of the folder's file once, on the stack that is up."""
+        ran = self.on_stack(f"drill.yaml::{drill}", "--format", "json")
         runs = sorted((self.folder / "runs").iterdir()) if (self.folder / "runs").is_dir() else []
         report = json.loads(ran.stdout) if ran.stdout.strip() else {}
         return Result(ran.returncode, report, ran.stdout, ran.stderr, runs[-1] if runs else None)
+
+    def on_stack(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Call ``sim run`` for the stack that is up."""
+        return self.sim("run", *words, "--target", "mbp-local.yaml", "--stack", self.name, timeout_s=3600)
 
     # -- looking at a stack that is up -------------------------------------------------------------------------
 

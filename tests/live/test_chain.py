@@ -1,54 +1,27 @@
-"""`invariant_breach` on the real stack: passes as shipped; with one link broken it says which, and why it is broken."""
+"""Each exercise on the real stack: passes as shipped; with one link broken it says which, and why it is broken."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sim import log
+from sim.report import read_plan
 from tests.conftest import tool
 from tests.live.chains import Bench, Result
+from tests.live.links import EXPECTED, LIGHT, Case, built, cases
 
-#: How many stacks stand side by side: each is nine small processes that mostly wait.
+#: How many stacks stand side by side: each is many small processes that mostly wait.
 SIDE_BY_SIDE = 3
-
-
-def _whole(bench: Bench) -> None:
-    """Nothing is broken."""
-
-
-def _hook_off(bench: Bench) -> None:
-    bench.table(lambda hook: hook.update(enabled=False))
-
-
-def _rule_deleted(bench: Bench) -> None:
-    def change(rules: dict[str, Any]) -> None:
-        for group in rules["groups"]:
-            group["rules"] = [rule for rule in group["rules"] if rule.get("alert") != "AmmInvariantBreach"]
-        rules["groups"] = [group for group in rules["groups"] if group["rules"]]
-
-    bench.ops("a110.rules.yaml", change)
-
-
-def _route_elsewhere(bench: Bench) -> None:
-    def change(config: dict[str, Any]) -> None:
-        for route in config["route"]["routes"]:
-            if route["receiver"] == "DEC/PM":
-                route["receiver"] = "SRE"
-
-    bench.ops("alertmanager.yml", change)
-
-
-def _pretended(bench: Bench) -> None:
-    bench.env("executor", MBP_EXECUTOR_PRETEND="block_release")
 
 
 def _wrong_action(bench: Bench) -> None:
@@ -125,57 +98,110 @@ def _prometheus_stopped(bench: Bench) -> None:
     bench.exercise["within"] = {"recover": "10s"}
 
 
-Row = tuple[Callable[[Bench], None], int, str, str | None, str]
-
-CASES: dict[str, Row] = {
-    "whole": (_whole, 0, "passed", None, ""),
-    "hook_off": (_hook_off, 1, "failed", "act", "act: block_release was not done"),
-    "rule_deleted": (_rule_deleted, 1, "failed", "detect", "detect: "),
-    "route_elsewhere": (_route_elsewhere, 1, "failed", "notify", "told instead: SRE"),
-    "recorded_not_done": (_pretended, 1, "failed", "act", "act: effect: block_release is recorded as succeeded"),
-    "wrong_action": (_wrong_action, 1, "failed", "act", "done instead: rollback"),
-    "uninvited_action": (_uninvited, 1, "failed", "only", "uninvited action: rollback"),
-    "already_firing": (_already_firing, 4, "inconclusive", "already firing", "AmmInvariantBreach is firing"),
-    "fault_ignored": (_deaf_engine, 4, "inconclusive", "effect", "beyond_limit 0"),
-    "prometheus_stopped": (_prometheus_stopped, 4, "inconclusive", "detect", "prom was blind"),
+#: What only one exercise is needed for: it is the kernel's doing, and the same for all.
+OWN: dict[str, Case] = {
+    "wrong_action": Case("invariant_breach", _wrong_action, (1, "failed", "act", "done instead: rollback")),
+    "uninvited_action": Case("invariant_breach", _uninvited, (1, "failed", "only", "uninvited action: rollback")),
+    "already_firing": Case(
+        "invariant_breach", _already_firing, (4, "inconclusive", "already firing", "AmmInvariantBreach is firing")
+    ),
+    "fault_ignored": Case("invariant_breach", _deaf_engine, (4, "inconclusive", "effect", "beyond_limit 0")),
+    "prometheus_stopped": Case(
+        "invariant_breach", _prometheus_stopped, (4, "inconclusive", "detect", "prom was blind")
+    ),
 }
+
+#: Several exercises on one stack, in an order that nobody chose: what one leaves, the next would stumble over.
+SHUFFLED = "shuffled"
+
+CASES: dict[str, Case] = {name: case for drill in built() for name, case in cases(drill).items()} | OWN
+
+
+def _order(name: str) -> tuple[bool, float]:
+    """The longest first, so that nobody waits for one of them at the end; those that must be alone last."""
+    if name == SHUFFLED:
+        return False, -sum(EXPECTED[drill] for drill in LIGHT)
+    return CASES[name].alone, -EXPECTED[CASES[name].drill]
 
 
 @pytest.fixture(scope="module")
 def results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Result]]]:
+) -> Iterator[dict[str, Future[Any]]]:
     """Start every case that was asked for, some side by side; a test waits for its own."""
     tool("prometheus")
     tool("alertmanager")
-    wanted = {item.callspec.params["case"] for item in request.session.items if "results" in item.fixturenames}  # type: ignore[attr-defined]
+    wanted = {item.callspec.params["name"] for item in request.session.items if "results" in item.fixturenames}  # type: ignore[attr-defined]
     folder = tmp_path_factory.mktemp("chains")
+    begun: dict[str, Future[Any]] = {}
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        yield {case: pool.submit(_play, folder / case, case) for case in CASES if case in wanted}
+        for name in sorted(wanted, key=_order):
+            if name == SHUFFLED:
+                begun[name] = pool.submit(_shuffled, folder / name, [drill for drill in LIGHT if drill in built()])
+                continue
+            before = list(begun.values()) if CASES[name].alone else []
+            begun[name] = pool.submit(_play, folder / name.replace(":", "-"), name, before)
+        yield begun
 
 
-def _play(folder: Path, case: str) -> Result:
-    bench = Bench(folder, case.replace("_", "-"))
-    CASES[case][0](bench)
+def _play(folder: Path, name: str, before: list[Future[Any]]) -> Result:
+    wait(before)
+    case = CASES[name]
+    bench = Bench(folder, name.replace("_", "-").replace(":", "-")[:32], (case.drill,))
+    case.breaks(bench)
     return bench.run()
 
 
-@pytest.mark.timeout(1500)
-@pytest.mark.parametrize("case", CASES)
-def test_a_broken_link_is_named(results: dict[str, Future[Result]], case: str) -> None:
+def _shuffled(folder: Path, drills: list[str]) -> tuple[int, dict[str, Result]]:
+    """Run the exercises on one stack in an order drawn by a seed; return the seed and what each left, in that order."""
+    seed = int(os.environ.get("SIM_TEST_SEED", random.randrange(1 << 32)))
+    random.Random(seed).shuffle(drills)
+    bench = Bench(folder, SHUFFLED, tuple(drills))
+    with bench.kept():
+        return seed, {drill: bench.once(drill) for drill in drills}
+
+
+def _parameters() -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if case.slow else []) for name, case in CASES.items()]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", _parameters())
+def test_a_broken_link_is_named(results: dict[str, Future[Any]], name: str) -> None:
     """The outcome, the exit code, the link and the reason are those of the broken link; nothing is left behind."""
-    _, code, outcome, link, reason = CASES[case]
-    result = results[case].result()
+    case = CASES[name]
+    code, outcome, link, reason = case.told
+    result = results[name].result()
     told = result.report.get("outcome"), result.code, result.report.get("link")
     assert told == (outcome, code, link), result.stderr[-4000:] + result.stdout[-4000:]
     assert reason in "; ".join(result.report["reasons"])
-    if case == "whole":
+    verdicts = {clause["clause"]: clause["value"] for clause in result.report["clauses"]}
+    assert {clause: verdicts[clause] for clause in case.missed} == dict.fromkeys(case.missed, "missed")
+    if outcome == "passed":
         _detected_between_floor_and_worst(result)
 
 
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", [SHUFFLED])
+def test_they_pass_in_any_order(results: dict[str, Future[Any]], name: str, record_property: Any) -> None:
+    """Each passes after any other, on a stack that none of them leaves changed. SIM_TEST_SEED repeats an order."""
+    seed, left = results[name].result()
+    record_property("seed", seed)
+    told = [
+        (drill, result.code, result.report.get("outcome"), result.report.get("reasons"))
+        for drill, result in left.items()
+    ]
+    assert told == [(drill, 0, "passed", []) for drill in left], f"SIM_TEST_SEED={seed}"
+
+
 def _detected_between_floor_and_worst(result: Result) -> None:
-    """The measured detection lies between the computed floor and the computed worst plus the observer's lateness."""
+    """The measured detection lies between the computed floor and the computed worst plus the observer's lateness.
+
+    The worst is held only where the ramp is the chain's alone; how soon load or a browser bites is the machine's, too.
+    """
     assert result.folder is not None
+    hook = read_plan(result.folder).hook
+    assert hook is not None
     events = list(log.read(result.folder / "log.jsonl"))
     stages: Any = next(event.data["stages"] for event in events if event.kind == "timing")
     late: Any = max(
@@ -187,6 +213,12 @@ def _detected_between_floor_and_worst(result: Result) -> None:
     fired = next(
         event.seen_at
         for event in events
-        if event.kind == "alert" and event.source == "prom" and event.data["state"] == "firing" and event.seen_at > t0
+        if event.kind == "alert"
+        and event.source == "prom"
+        and event.data["name"] in hook.alerts
+        and event.data["state"] == "firing"
+        and event.seen_at > t0
     )
-    assert stages["detect"]["floor_s"] <= fired - t0 <= stages["detect"]["worst_s"] + late
+    assert stages["detect"]["floor_s"] <= fired - t0
+    if result.report["exercise"] in LIGHT:
+        assert fired - t0 <= stages["detect"]["worst_s"] + late

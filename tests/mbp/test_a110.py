@@ -71,6 +71,26 @@ def test_the_sheet_rows_are_the_seeds_own() -> None:
             assert "+".join(each.name for each in hook.actions).startswith(row.hook)
 
 
+def test_the_measurement_sheet_is_the_seeds_byte_for_byte() -> None:
+    """Eight columns, twelve rows, in the seed's order and spelling."""
+    head = "KPI,Fonte,Janela,SLO/Meta,Watcher,Hook,Owner,Query/Id\n"
+    assert generate.sheet(TABLE) == head + SHEET
+    assert (Path(generate.ROOT) / generate.SHEET).read_bytes() == (head + SHEET).encode()
+
+
+def test_a_row_that_the_sheet_does_not_know_is_an_error() -> None:
+    """Missing, doubled or of another name: said by its id."""
+    for change, why in (
+        (lambda rows: rows.clear(), "apm.error_budget_burn, apm.ttp_dec_p95"),
+        (lambda rows: rows[0].update(query="apm.other"), "apm.other, apm.ttp_dec_p95"),
+        (lambda rows: rows.append(rows[0]), "a row that stands there twice"),
+    ):
+        data = raw()
+        change(data["hooks"]["slo_budget_breach"]["sheet"])
+        with pytest.raises(TableError, match=re.escape(f"do not name the same rows: {why}")):
+            generate.sheet(parse(json.dumps(data), "table"))
+
+
 def test_nothing_has_drifted_from_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Run the generator after a change of the table."""
     assert generate.main(["--check"]) == 0, capsys.readouterr().out

@@ -237,6 +237,7 @@ def test_a_push_says_what_it_pushed(tmp_path):
         "series": len(decode(inbox)),
         "samples": sum(len(samples) for samples in decode(inbox).values()),
         "windows": {
+            "dec_request_seconds": {"window_s": 14_400, "step_s": 15, "rps": 120},
             "dec_requests_total": {"window_s": 14_400, "step_s": 15, "rps": 120},
             "web_vitals_inp_ms": {"window_s": 86_400, "step_s": 60, "views": 40},
         },
