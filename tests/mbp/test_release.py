@@ -73,6 +73,7 @@ AT_REST = {
     "status": "candidate",
     "weights": {"stable": 0, "candidate": 100},
     "gate_reason": "",
+    "throttled": False,
     "changed_at": "2023-11-14T22:13:20.000000Z",
 }
 
