@@ -32,6 +32,7 @@ from mbp._wire import (
 from mbp.dec.capacity import RELEASES, Capacity, Limits
 from mbp.dec.engine_client import EngineClient
 from mbp.dec.mode import is_degraded, is_shadow, refuse_degraded
+from mbp.dec.profile import add_profile
 from mbp.dec.quotes import QuoteCache, Quotes
 from mbp.dec.telemetry import Admission, Counted, Telemetry
 
@@ -113,6 +114,7 @@ def build(
     app.add_middleware(Counted, telemetry=telemetry, clock=clock)
     _add_trading(app, engine, quotes)
     _add_markets(app, engine, quotes)
+    add_profile(app)
     return app
 
 

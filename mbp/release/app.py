@@ -17,6 +17,7 @@ from mbp._asgi import create_app
 from mbp._service import problem
 from mbp._wire import Wire
 from mbp.release.controller import Conflict, Controller
+from mbp.release.profiles import Profiles, add_profiles
 from mbp.release.proxy import HOP, NoAnswer, Upstream
 from mbp.release.switch_routes import add_switches
 
@@ -93,7 +94,13 @@ def metrics(controller: Controller) -> tuple[CollectorRegistry, Counter]:
     return registry, passed
 
 
-def build(controller: Controller, upstream: Upstream, *, clock: Callable[[], float] = time.monotonic) -> FastAPI:
+def build(
+    controller: Controller,
+    upstream: Upstream,
+    profiles: Profiles,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
     """Return the app; ``clock`` is monotonic seconds."""
     registry, passed = metrics(controller)
 
@@ -117,6 +124,7 @@ def build(controller: Controller, upstream: Upstream, *, clock: Callable[[], flo
     _add_admin(app, controller)
     _add_changes(app, controller)
     add_switches(app, controller)
+    add_profiles(app, controller, upstream, profiles)
     _add_entry(app, controller, upstream, passed, clock)
     return app
 

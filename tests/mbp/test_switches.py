@@ -6,6 +6,7 @@ import pytest
 
 from mbp.release.app import build
 from mbp.release.controller import Controller
+from mbp.release.profiles import Profiles
 from mbp.release.store import Store
 from mbp.release.switches import Bucket
 from tests.mbp.engines import Clocks, ask, refusal
@@ -20,7 +21,8 @@ class Life:
     def __init__(self, folder, clocks):
         self.clocks, self.releases = clocks, Releases()
         self.store = Store(folder / "release.sqlite3", clocks.wall())
-        self.app = build(Controller(self.store, clocks.wall), self.releases, clock=clocks.monotonic)
+        profiles = Profiles(folder / "profiles", kept=2)
+        self.app = build(Controller(self.store, clocks.wall), self.releases, profiles, clock=clocks.monotonic)
 
     def ask(self, method, path, key=None, **options):
         return ask(self.app, method, path, headers={"Idempotency-Key": key} if key else {}, **options)
@@ -150,3 +152,19 @@ def test_a_slow_bucket_lets_one_through_in_its_time():
     bucket = Bucket(0.5, 1.0, 0.0)
     taken = [bucket.take(at) for at in (0.0, 0.0, 1.0, 2.0, 3.0, 10.0, 10.0)]
     assert taken == [True, False, False, True, False, True, False]
+
+
+def test_profiles_are_kept_a_few_and_listed(life):
+    """Of the release that serves; the oldest goes; one that could not be taken is a 502 that says why."""
+    for _ in range(3):
+        assert life.ask("POST", "/release/profile", json={"seconds": 1}).status_code == 502  # the fake answers 201
+    life.releases.status, life.releases.text = 200, b"a;b 5\n"
+    ids = [life.ask("POST", "/release/profile", json={"seconds": 1.5}).json()["id"] for _ in range(3)]
+    assert ids == ["000001", "000002", "000003"]
+    assert life.releases.seen[-1][:3] == ("candidate", "POST", "/profile?seconds=1.5")
+    rows = [{"id": number, "release": "candidate", "bytes": 6} for number in ("000003", "000002")]
+    assert life.ask("GET", "/release/profiles").json() == {"profiles": rows, "any": True}
+    assert life.ask("GET", "/release/profiles/000003").text == "a;b 5\n"
+    assert [life.ask("GET", f"/release/profiles/{name}").status_code for name in ("000001", "x")] == [404, 422]
+    life.releases.down.add("candidate")
+    assert refusal(life.ask("POST", "/release/profile", json={})) == (502, "no_profile")
