@@ -151,7 +151,7 @@ def test_a_new_beginning_ends_the_old_one_whose_end_was_never_heard_of(tmp_path:
 
 
 def test_rollback_is_never_put_back_by_the_executor(tmp_path: Path) -> None:
-    """Its reversal is restore: whoever re-promotes is not the executor. A step that fails is named and fails nothing."""
+    """Its reversal is restore: whoever re-promotes is not it. A step that fails is named and fails nothing."""
     slo = {"name": "DecLatencyP95High", "owner": "SRE"}
 
     async def story(made: Rig) -> None:
