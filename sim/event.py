@@ -6,7 +6,7 @@ Everything that happens in a run is an `Event`; verdicts are a pure fold over th
 run marks (source      ``run.opened  phase  note  timing  preflight  baseline  stopped  restored  run.error``
 ``sim``)               ``run.closed``
 our own effects        ``fault.prepared  fault.t0  fault.applied  fault.lapsed  fault.effective  fault.ineffective``
-(source ``sim``)       ``fault.withdrawing  fault.gone  fault.stuck  restore.called``
+(source ``sim``)       ``fault.withdrawing  fault.gone  fault.stuck  fault.held  fault.unheld  restore.called``
 what was seen (source  ``alert  execution  message  state  gauge  silence`` and, about the looking itself,
 = observer)            ``observer.seeing  observer.blind  observer.offset  observer.closed``
 =====================  =============================================================================================

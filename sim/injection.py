@@ -253,9 +253,24 @@ class Injections:
             await _ended(injection.tasks)
             self._tell("fault.withdrawing", {"fault": injection.id})
             gone &= await take_back(injection, self._journal, self._tell, by="runner")
+            await self._look_back(injection)
         if self._unwritten is not None:
             raise self._unwritten  # only now: a record that cannot be written must not keep a fault in place
         return gone
+
+    async def _look_back(self, injection: Injection) -> None:
+        """Let a kind of fault that can say whether it held until it was withdrawn say so; no answer is a no."""
+        if injection.injector.held is None:
+            return
+        try:
+            probe = await _call("look back", injection.injector.held(injection.site, injection.receipt))
+        except Exception as error:  # noqa: BLE001 - whatever went wrong: nobody can say that the fault held
+            probe = Probe(False, {"reason": str(error) or type(error).__name__})
+        data: dict[str, JSON] = {"fault": injection.id, "evidence": dict(probe.evidence)}
+        if probe.holds:
+            self._tell("fault.held", data)
+        else:
+            self._tell("fault.unheld", {**data, "reason": _spell(probe.evidence)})
 
     def _tell(self, kind: str, data: Mapping[str, JSON]) -> None:
         """Write to the record; remember the first failure for when everything was tried."""

@@ -2,7 +2,7 @@
 
 The life of one use of it (an *injection*) is fixed by `sim.injection` and the same for every kind::
 
-    prepare -> (journal) -> apply -> effective? -> renew ... -> withdraw -> gone?
+    prepare -> (journal) -> apply -> effective? -> renew ... -> withdraw -> gone? -> held?
 
 Everything that undoing needs is in the receipt, plain JSON, written to disk before `apply`; `withdraw` and `gone` must
 work from the receipt alone, in another process, any number of times.
@@ -76,7 +76,8 @@ class Injector:
     `params` is the typed signature (a field without default is required); `positional` are the fields that may be
     given without their name, in order. `doors` are the profile's `doors:` keys it needs. `lease` says whether the
     target itself drops the fault when nobody renews it. `duration_s` reads the hold time that the parameters ask for
-    (null: the default). `drive` is traffic of our own that runs beside the fault until it is withdrawn.
+    (null: the default). `drive` is traffic of our own that runs beside the fault until it is withdrawn. `held` looks
+    back, once the fault is gone: did it hold, as proven, until it was withdrawn? If not, nothing seen under it counts.
     `apply` is never retried; `withdraw` is retried and must be idempotent. All raise `InjectionError`.
     """
 
@@ -94,3 +95,4 @@ class Injector:
     duration_s: Callable[[BaseModel], float | None] = lambda _: None
     renew: Callable[[Site, Receipt], Awaitable[None]] | None = None
     drive: Callable[[Site, Receipt], Awaitable[None]] | None = None
+    held: Callable[[Site, Receipt], Awaitable[Probe]] | None = None

@@ -155,7 +155,8 @@ class Run:
     def _judged(self) -> bool:
         """Whether waiting for recovery can still change the outcome."""
         ledger = self.judge.ledger
-        return not ledger.stopped and not ledger.refused and not ledger.ineffective and not ledger.errors
+        lost = ledger.stopped or ledger.refused or ledger.ineffective or ledger.unheld or ledger.errors
+        return not lost
 
     # -- its parts ---------------------------------------------------------------------------------------------
 

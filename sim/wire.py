@@ -199,11 +199,26 @@ class Client:
         Raises the client's own error for anything else: no connection, no answer in time, another status, a body
         that is too large or no JSON.
         """
-        if self._session is None:
-            raise RuntimeError("this Client is not open")
         url = self.base_url + path
         for word, value in (fill or {}).items():
             url = url.replace(word, value)
+        status, body, headers = await self._exchange(method, url, json, params, accept)
+        try:
+            return Answer(status, strict_json(body), headers)
+        except ValueError as error:
+            what = f"{status}, but the body is no JSON ({error}): {self._start(body)}"
+            raise self._failure(method, url, what) from error
+
+    async def text(self, path: str) -> str:
+        """GET what is no JSON (metrics, a page) and return it as text. Raises the client's own error."""
+        _, body, _ = await self._exchange("GET", self.base_url + path, None, None, (200,))
+        return body.decode("utf-8", "replace")
+
+    async def _exchange(
+        self, method: str, url: str, json: JSON, params: Mapping[str, str] | None, accept: tuple[int, ...]
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        if self._session is None:
+            raise RuntimeError("this Client is not open")
         try:
             async with self._session.request(method, url, json=json, params=params, allow_redirects=False) as response:
                 body = await self._read(response, method, url)
@@ -215,11 +230,7 @@ class Client:
             raise self._failure(method, url, what) from error
         if status not in accept:
             raise self._failure(method, url, self._refusal(status, body))
-        try:
-            return Answer(status, strict_json(body), headers)
-        except ValueError as error:
-            what = f"{status}, but the body is no JSON ({error}): {self._start(body)}"
-            raise self._failure(method, url, what) from error
+        return status, body, headers
 
     async def _read(self, response: aiohttp.ClientResponse, method: str, url: str) -> bytes:
         body = bytearray()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 from urllib.parse import quote as quoted
 
-from fastapi import FastAPI, Header, Path, Response
+from fastapi import FastAPI, Header, Path, Request, Response
 from starlette.middleware import Middleware
 
 from mbp._asgi import ApiError, create_app
@@ -31,6 +31,9 @@ from mbp._wire import (
 )
 from mbp.dec.capacity import RELEASES, Capacity, Limits
 from mbp.dec.engine_client import EngineClient
+from mbp.dec.mode import is_degraded, is_shadow, refuse_degraded
+from mbp.dec.profile import add_profile
+from mbp.dec.quotes import QuoteCache, Quotes
 from mbp.dec.telemetry import Admission, Counted, Telemetry
 
 Release = Literal["stable", "candidate"]
@@ -44,7 +47,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "the body is not JSON",
         403: "a flag of the platform is off",
         404: "no such market",
-        409: "the market, its id or the idempotency key stands against it",
+        409: "the market, its id, the idempotency key or a degraded service stands against it",
         413: "the body is over 64 KiB",
         422: "the body is not as the schema says, or the pool refuses the amount",
         502: "the engine does not answer",
@@ -81,6 +84,7 @@ def build(
     """Return the app of one release; ``limits`` are those of the release unless given."""
     capacity = Capacity(limits or RELEASES[release], clock)
     telemetry = Telemetry(release, capacity)
+    quotes = Quotes(QuoteCache(clock), release, telemetry.registry)
 
     async def health() -> str | None:
         try:
@@ -109,8 +113,9 @@ def build(
     # The last added is the outermost: count everything, then read the body, then take a slot.
     app.user_middleware.append(Middleware(Admission, capacity=capacity, clock=clock))
     app.add_middleware(Counted, telemetry=telemetry, clock=clock)
-    _add_trading(app, engine)
-    _add_markets(app, engine)
+    _add_trading(app, engine, quotes)
+    _add_markets(app, engine, quotes)
+    add_profile(app)
     return app
 
 
@@ -121,26 +126,37 @@ def _passed(status: int, body: bytes) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-def _add_trading(app: FastAPI, engine: EngineClient) -> None:
+def _add_trading(app: FastAPI, engine: EngineClient, quotes: Quotes) -> None:
     @app.post("/v1/quotes", response_model=Quote, responses=ERRORS)
-    async def quote(body: QuoteRequest) -> Response:
-        """Quote a swap without making it."""
+    async def quote(body: QuoteRequest, request: Request) -> Response:
+        """Quote a swap without making it; the answer may be as old as `X-MBP-Quote-Age` says, in seconds."""
         sent = body.model_dump_json(exclude={"market"}).encode()
-        answer = await engine.ask("POST", f"/v1/markets/{quoted(body.market, safe='')}/quote", sent)
-        return _passed(answer.status, answer.body)
+
+        async def compute() -> Response:
+            answer = await engine.ask("POST", f"/v1/markets/{quoted(body.market, safe='')}/quote", sent)
+            return _passed(answer.status, answer.body)
+
+        if is_shadow(request):
+            return await compute()
+        return await quotes.answer(body.market, sent, compute, degraded=is_degraded(request))
 
     @app.post("/v1/swaps", status_code=201, response_model=Swap, responses=ERRORS)
-    async def swap(body: SwapRequest, key: Key = None, request_id: RequestId = None) -> Response:
+    async def swap(body: SwapRequest, request: Request, key: Key = None, request_id: RequestId = None) -> Response:
         """Make a swap; the answer is its audit row. The same Idempotency-Key and body give the same row again."""
         headers = {"X-Request-Id": request_id or uuid.uuid4().hex}
         if key is not None:
             headers["Idempotency-Key"] = key
         sent = body.model_dump_json(exclude={"market"}).encode()
-        answer = await engine.ask("POST", f"/v1/markets/{quoted(body.market, safe='')}/swaps", sent, headers)
+        path = f"/v1/markets/{quoted(body.market, safe='')}/swaps"
+        if is_shadow(request):
+            answer = await engine.ask("POST", path, sent, headers | {"X-MBP-Shadow": "1"})
+            return _passed(answer.status, answer.body)
+        with quotes.changing(body.market):
+            answer = await engine.ask("POST", path, sent, headers)
         return _passed(answer.status, answer.body)
 
 
-def _add_markets(app: FastAPI, engine: EngineClient) -> None:
+def _add_markets(app: FastAPI, engine: EngineClient, quotes: Quotes) -> None:
     @app.get("/v1/markets", response_model=MarketList, responses=ERRORS)
     async def list_markets() -> Response:
         """List markets, open ones first."""
@@ -148,8 +164,9 @@ def _add_markets(app: FastAPI, engine: EngineClient) -> None:
         return _passed(answer.status, answer.body)
 
     @app.post("/v1/markets", status_code=201, response_model=Market, responses=ERRORS)
-    async def open_market(body: MarketOpen) -> Response:
-        """Open a market."""
+    async def open_market(body: MarketOpen, request: Request) -> Response:
+        """Open a market; not while the service is degraded."""
+        refuse_degraded(request)
         answer = await engine.ask("POST", "/v1/markets", body.model_dump_json().encode())
         return _passed(answer.status, answer.body)
 
@@ -160,9 +177,11 @@ def _add_markets(app: FastAPI, engine: EngineClient) -> None:
         return _passed(answer.status, answer.body)
 
     @app.post("/v1/markets/{market}/liquidity", response_model=Funding, responses=ERRORS)
-    async def liquidity(market: MarketPath, body: LiquidityAdd | LiquidityRemove) -> Response:
-        """Add liquidity to a market, or take it out."""
-        answer = await engine.ask(
-            "POST", f"/v1/markets/{quoted(market, safe='')}/liquidity", body.model_dump_json().encode()
-        )
+    async def liquidity(market: MarketPath, body: LiquidityAdd | LiquidityRemove, request: Request) -> Response:
+        """Add liquidity to a market, or take it out; not while the service is degraded."""
+        refuse_degraded(request)
+        with quotes.changing(market):
+            answer = await engine.ask(
+                "POST", f"/v1/markets/{quoted(market, safe='')}/liquidity", body.model_dump_json().encode()
+            )
         return _passed(answer.status, answer.body)

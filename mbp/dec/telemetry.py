@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mbp._asgi import refuse
 from mbp._edges import DEC_SECONDS
 from mbp.dec.capacity import Capacity, QueueFull
+from mbp.dec.mode import MODE, mode_of, shadowed
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -59,21 +60,30 @@ class Telemetry:
             self._seconds.labels(release, route)
             for name in CLASSES:
                 self._requests.labels(release, route, name)
+        self._shadows = Counter(
+            "dec_shadow_requests", "Answers to shadow requests; in no other series.", ["release", "class"],
+            registry=self.registry,
+        )  # fmt: skip
+        for name in CLASSES:
+            self._shadows.labels(release, name)
         queue = Gauge("dec_queue_length", "Requests that wait for a slot.", ["release"], registry=self.registry)
         queue.labels(release).set_function(lambda: capacity.queued)
         busy = Gauge("dec_slots_busy", "Slots in use.", ["release"], registry=self.registry)
         busy.labels(release).set_function(lambda: capacity.busy)
 
-    def count(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+    def count(self, route: str, status: int, seconds: float, *, shadow: bool = False) -> None:
+        """Count one answer; nobody waits for that of a shadow request, so it is no part of the service's quality."""
         name = class_of(status)
+        if shadow:
+            self._shadows.labels(self.release, name).inc()
+            return
         self._requests.labels(self.release, route, name).inc()
         if name != "5xx":
             self._seconds.labels(self.release, route).observe(seconds)
 
 
 class Counted:
-    """Outermost middleware of `/v1/*`: puts the release on every answer and counts it once."""
+    """Outermost middleware of `/v1/*`: puts release and mode on every answer and counts it once."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, clock: Callable[[], float]) -> None:
         """Wrap ``app``; ``clock`` is monotonic seconds."""
@@ -84,19 +94,21 @@ class Counted:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self.app(scope, receive, send)
             return
+        mode = mode_of(scope)
         began, status = self.clock(), 500  # a request without an answer (a crash, a client gone) counts as 5xx
 
         async def seen(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-MBP-Release"] = self.telemetry.release
+                headers = MutableHeaders(scope=message)
+                headers["X-MBP-Release"], headers[MODE] = self.telemetry.release, mode
             await send(message)
 
         try:
             await self.app(scope, receive, seen)
         finally:
-            self.telemetry.count(route_of(scope["path"]), status, self.clock() - began)
+            self.telemetry.count(route_of(scope["path"]), status, self.clock() - began, shadow=shadowed(scope))
 
 
 class Admission:

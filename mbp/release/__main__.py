@@ -12,6 +12,7 @@ from mbp._asgi import run
 from mbp._service import StartRefused, hold_data_folder, http_url, port_number
 from mbp.release.app import build
 from mbp.release.controller import Controller
+from mbp.release.profiles import Profiles
 from mbp.release.proxy import HttpUpstream
 from mbp.release.store import Store
 
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
             store = Store(args.data / "release.sqlite3", time.time())
             try:
                 upstream = HttpUpstream({"stable": args.stable, "candidate": args.candidate})
-                return run(build(Controller(store, time.time), upstream), args.port)
+                profiles = Profiles(args.data / "profiles")
+                return run(build(Controller(store, time.time), upstream, profiles), args.port)
             finally:
                 store.close()
     except (StartRefused, OSError, sqlite3.Error) as error:

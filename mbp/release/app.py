@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
@@ -16,13 +17,18 @@ from mbp._asgi import create_app
 from mbp._service import problem
 from mbp._wire import Wire
 from mbp.release.controller import Conflict, Controller
+from mbp.release.profiles import Profiles, add_profiles
 from mbp.release.proxy import HOP, NoAnswer, Upstream
+from mbp.release.switch_routes import add_switches
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 Reason = Annotated[str, StringConstraints(max_length=2000)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
+# Marks between the controller and the releases; what a client says in them counts for nothing.
+MODE, SHADOW = "x-mbp-mode", "x-mbp-shadow"
+KEPT_BACK = HOP | {MODE, SHADOW}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -70,8 +76,13 @@ def metrics(controller: Controller) -> tuple[CollectorRegistry, Counter]:
     registry = CollectorRegistry()
     passed = Counter("release_requests", "Requests passed on.", ["release", "class"], registry=registry)
     for release in ("stable", "candidate"):
-        for name in ("2xx", "4xx", "5xx", "no_answer"):
+        for name in ("2xx", "4xx", "429", "5xx", "no_answer"):
             passed.labels(release, name)
+    passed.labels("none", "429")  # throttled here: no release was asked
+    degraded = Gauge("service_degraded", "1 while the service is degraded.", registry=registry)
+    degraded.set_function(lambda: controller.switches.mode == "degraded")
+    throttled = Gauge("release_throttled", "1 while requests are throttled.", registry=registry)
+    throttled.set_function(lambda: controller.switches.throttled)
     blocked = Gauge("release_gate_blocked", "1 while the gate is blocked.", registry=registry)
     blocked.set_function(lambda: controller.state.gate == "blocked")
     weight = Gauge("release_weight", "Percent of requests.", ["release"], registry=registry)
@@ -83,8 +94,14 @@ def metrics(controller: Controller) -> tuple[CollectorRegistry, Counter]:
     return registry, passed
 
 
-def build(controller: Controller, upstream: Upstream) -> FastAPI:
-    """Return the app."""
+def build(
+    controller: Controller,
+    upstream: Upstream,
+    profiles: Profiles,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """Return the app; ``clock`` is monotonic seconds."""
     registry, passed = metrics(controller)
 
     async def health() -> str | None:
@@ -106,7 +123,9 @@ def build(controller: Controller, upstream: Upstream) -> FastAPI:
     _add_refusals(app)
     _add_admin(app, controller)
     _add_changes(app, controller)
-    _add_entry(app, controller, upstream, passed)
+    add_switches(app, controller)
+    add_profiles(app, controller, upstream, profiles)
+    _add_entry(app, controller, upstream, passed, clock)
     return app
 
 
@@ -154,11 +173,17 @@ def _add_changes(app: FastAPI, controller: Controller) -> None:
         return JSONResponse(controller.deploy(body.version, key), 201)
 
 
-def _add_entry(app: FastAPI, controller: Controller, upstream: Upstream, passed: Counter) -> None:
+def _add_entry(
+    app: FastAPI, controller: Controller, upstream: Upstream, passed: Counter, clock: Callable[[], float]
+) -> None:
     @app.api_route("/v1/{rest:path}", methods=METHODS)
     async def entry(request: Request) -> Response:
+        mode = {MODE: controller.switches.mode}
+        if not controller.switches.admit(clock()):
+            passed.labels("none", "429").inc()
+            return JSONResponse(problem("throttled", "too many requests"), 429, {"Retry-After": "1", **mode})
         release = controller.rotation.next()
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP}
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in KEPT_BACK} | mode
         raw: bytes = request.scope.get("raw_path", request.url.path.encode()).split(b"?")[0]
         query: bytes = request.scope["query_string"]
         target = (raw + (b"?" + query if query else b"")).decode("latin-1")
@@ -166,7 +191,15 @@ def _add_entry(app: FastAPI, controller: Controller, upstream: Upstream, passed:
             answer = await upstream.send(release, request.method, target, headers, await request.body())
         except NoAnswer as error:
             passed.labels(release, "no_answer").inc()
-            return JSONResponse(problem("release_unreachable", str(error)), 502, {"X-MBP-Release": release})
-        name = "5xx" if answer.status >= 500 else "4xx" if answer.status >= 400 else "2xx"
-        passed.labels(release, name).inc()
-        return Response(answer.body, answer.status, answer.headers)
+            named = {"X-MBP-Release": release, **mode}
+            return JSONResponse(problem("release_unreachable", str(error)), 502, named)
+        passed.labels(release, class_of(answer.status)).inc()
+        kept = {name: value for name, value in answer.headers.items() if name.lower() != MODE}
+        return Response(answer.body, answer.status, kept | mode)
+
+
+def class_of(status: int) -> str:
+    """Return the class of a status; 429 is apart from the other 4xx, and what is no error is ``2xx``."""
+    if status == 429:
+        return "429"
+    return "5xx" if status >= 500 else "4xx" if status >= 400 else "2xx"

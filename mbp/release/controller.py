@@ -1,10 +1,12 @@
-"""What the release controller decides: gate, status, weights, deploys. Every change is stored and audited once.
+"""What the release controller decides: gate, status, weights, deploys, switches.
 
+Every change is stored and audited once.
 Setting what already is answers 200 and leaves no audit row: nothing was changed.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from mbp._service import wall_text
 from mbp.release.rotation import Rotation
 from mbp.release.store import Change, Gate, Kept, State, Status, Store
+from mbp.release.switches import Switches
 
 # The weights that go with a status: (stable, candidate).
 WEIGHTS: dict[Status, tuple[int, int]] = {"candidate": (0, 100), "stable": (100, 0), "reverted": (100, 0)}
@@ -33,6 +36,7 @@ class Controller:
         """Load the state."""
         self._store, self._wall = store, wall
         self.state = store.state()
+        self.switches = Switches(store, wall)
         self.rotation = Rotation({"stable": self.state.stable, "candidate": self.state.candidate})
 
     def show(self) -> dict[str, Any]:
@@ -43,6 +47,7 @@ class Controller:
             "status": state.status,
             "weights": {"stable": state.stable, "candidate": state.candidate},
             "gate_reason": state.gate_reason,
+            "throttled": self.switches.throttled,
             "changed_at": wall_text(state.changed_at),
         }
 
@@ -52,8 +57,17 @@ class Controller:
         return self._once(key, f"gate {gate} {reason!r}", lambda: self._become(wanted, "gate", reason, key))
 
     def set_status(self, status: Status, key: str | None) -> dict[str, Any]:
-        """Set the status and the weights that go with it; not a deploy, so the gate has no say."""
-        return self._once(key, f"status {status}", lambda: self._become(self._with(status), "status", "", key))
+        """Set the status and the weights that go with it; not a deploy, so the gate has no say.
+
+        Putting back what a rollback did ends the throttle that came with it, in the same transaction.
+        """
+
+        def become() -> dict[str, Any]:
+            if status != "reverted":
+                self.switches.lift(f"status set to {status}", key)
+            return self._become(self._with(status), "status", "", key)
+
+        return self._once(key, f"status {status}", become)
 
     def set_weights(self, stable: int, candidate: int, key: str | None) -> dict[str, Any]:
         """Set the weights and leave the status as it is."""
@@ -77,6 +91,11 @@ class Controller:
             return deploy
 
         return self._once(key, f"deploy {version!r}", record, status=201)
+
+    def switch(self, name: str, value: dict[str, Any], reason: str, key: str | None) -> dict[str, Any]:
+        """Set a switch (:mod:`mbp.release.switches`) and return how it then stands."""
+        request = f"{name} {json.dumps(value, sort_keys=True)} {reason!r}"
+        return self._once(key, request, lambda: self.switches.set(name, value, reason, key))
 
     def audit(self, after: int, limit: int) -> dict[str, Any]:
         """Return a page of the audit as it is answered."""
@@ -136,6 +155,7 @@ class Controller:
 
     def _reload(self) -> None:
         self.state = self._store.state()
+        self.switches.reload()
         weights = {"stable": self.state.stable, "candidate": self.state.candidate}
         if weights != self.rotation.weights:
             self.rotation.set(weights)

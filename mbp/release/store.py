@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS audit (
 CREATE TABLE IF NOT EXISTS deploys (
   id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, version TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS settings (
+  name TEXT PRIMARY KEY, value TEXT NOT NULL, reason TEXT NOT NULL, changed_at REAL NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS keys (
   key TEXT PRIMARY KEY, request TEXT NOT NULL, status INTEGER NOT NULL, answer TEXT NOT NULL
 ) STRICT;
@@ -43,6 +46,15 @@ class State:
     stable: int
     candidate: int
     gate_reason: str
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One thing that can be switched beside gate and status; ``value`` is plain JSON."""
+
+    value: dict[str, Any]
+    reason: str
     changed_at: float
 
 
@@ -72,6 +84,7 @@ class Store:
 
     def __init__(self, path: Path, now: float) -> None:
         """Open or create the file; a new one begins at rest: gate open, the candidate serves 100 %."""
+        self._opened_at = now
         self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -113,6 +126,18 @@ class Store:
         self._db.execute(
             "UPDATE state SET gate = ?, status = ?, stable = ?, candidate = ?, gate_reason = ?, changed_at = ?",
             (state.gate, state.status, state.stable, state.candidate, state.gate_reason, state.changed_at),
+        )
+
+    def setting(self, name: str, at_rest: dict[str, Any]) -> Setting:
+        """Return a setting; one that was never set is at rest since the file was opened."""
+        row = self._db.execute("SELECT value, reason, changed_at FROM settings WHERE name = ?", (name,)).fetchone()
+        return Setting(at_rest, "", self._opened_at) if row is None else Setting(json.loads(row[0]), row[1], row[2])
+
+    def put_setting(self, name: str, setting: Setting) -> None:
+        """Write a setting; call inside :meth:`transaction`."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO settings VALUES (?, ?, ?, ?)",
+            (name, json.dumps(setting.value), setting.reason, setting.changed_at),
         )
 
     def add_change(self, change: Change) -> None:

@@ -49,7 +49,7 @@ class Progress:
             self._line("✗", f"{data['check']}: {data['detail']}", event.seen_at, "red")
         elif event.kind == "note":
             self._line("", f"note: {data['text']}", event.seen_at)
-        elif event.kind in ("observer.blind", "fault.stuck", "run.error", "stopped"):
+        elif event.kind in ("observer.blind", "fault.stuck", "fault.unheld", "run.error", "stopped"):
             why = data.get("error") or data.get("reason") or ""
             self._line("!", f"{event.source}: {event.kind}: {why}", event.seen_at, "yellow")
         self._verdicts(event.seen_at)

@@ -156,6 +156,11 @@ def _outcome(ledger: Ledger, verdicts: tuple[Verdict, ...]) -> tuple[Outcome, st
     if ledger.ineffective or ("effective" not in ledger.marks and not stopped):
         said = next((v.reason for v in verdicts if v.stage == "effect" and v.reason), "it was never proven")
         return Outcome.INCONCLUSIVE, "effect", (f"effect: {ledger.ineffective or said}",)
+    if ledger.unheld and "effective" in ledger.marks:
+        if stopped and stopped["by"] in _WANTED:
+            return Outcome.ABORTED, None, (str(stopped["reason"]),)
+        why = tuple(f"effect: {fault} did not hold until it was withdrawn: {r}" for fault, r in ledger.unheld.items())
+        return Outcome.INCONCLUSIVE, "effect", why
     missed = [verdict for verdict in verdicts if verdict.value == "missed"]
     if missed:
         return Outcome.FAILED, _first(missed), _reasons(missed)

@@ -102,6 +102,7 @@ class Ledger:
         self.offset: dict[str, tuple[float, float]] = {}
         self.refused: list[tuple[str, str]] = []
         self.ineffective: str | None = None
+        self.unheld: dict[str, str] = {}
         self.stopped: Mapping[str, Any] | None = None
         self.errors: list[str] = []
         self.differs: list[str] | None = None
@@ -142,6 +143,8 @@ class Ledger:
                     self.marks.setdefault("effective", event.seen_at)
             case "fault.ineffective":
                 self.ineffective = data["reason"]
+            case "fault.unheld":
+                self.unheld[data["fault"]] = data["reason"]
             case "fault.withdrawing":
                 self.marks.setdefault("withdrawing", event.seen_at)
             case "fault.gone":

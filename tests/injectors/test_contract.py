@@ -50,7 +50,7 @@ def form(injector: Injector) -> list[str]:
         found.append(f"its lease is target or none, not {injector.lease!r}")
     if (injector.lease == "target") != (injector.renew is not None):
         found.append("a fault that the target drops must be renewable, and only such a one")
-    for name in (*CALLS, *(name for name in ("renew", "drive") if getattr(injector, name) is not None)):
+    for name in (*CALLS, *(name for name in ("renew", "drive", "held") if getattr(injector, name) is not None)):
         if not inspect.iscoroutinefunction(getattr(injector, name)):
             found.append(f"{name} is not a coroutine function")
     return found

@@ -509,3 +509,30 @@ def test_the_waits_of_a_withdrawal_are_bounded() -> None:
     """What a withdrawal of one fault may take at the very most, from its own constants: well under three minutes."""
     calls = (len(injection.BACK_OFF_S) + 1) * 2 * (injection.CALL_S + injection.LET_GO_S)
     assert calls + sum(injection.BACK_OFF_S) < 180.0
+
+
+def test_a_fault_that_cannot_look_back_is_not_asked(bench: Bench) -> None:
+    """Most kinds of fault either are there or are not: nothing is written about holding."""
+    assert bench.play(all_of_it) is True
+    assert bench.told("fault.held") + bench.told("fault.unheld") == []
+
+
+async def _fell_over(_site: Site, _receipt: Any) -> Probe:
+    raise InjectionError("no samples")
+
+
+async def _looked(site: Site, receipt: Any) -> Probe:
+    return Probe(receipt["fault"] == "a", {"fault": receipt["fault"]})
+
+
+def test_looking_back_comes_after_gone_and_no_answer_is_a_no(bench: Bench) -> None:
+    """One held, one did not, one cannot say: each is on the record with its reason, and all are withdrawn."""
+    bench.odd = {"a": {"held": _looked}, "b": {"held": _looked}, "c": {"held": _fell_over}}
+    assert bench.play(all_of_it, "a", "b", "c") is True
+    assert bench.told("fault.held") == [{"fault": "id-a", "evidence": {"fault": "a"}}]
+    assert bench.told("fault.unheld") == [
+        {"fault": "id-c", "evidence": {"reason": "no samples"}, "reason": "reason no samples"},
+        {"fault": "id-b", "evidence": {"fault": "b"}, "reason": "fault b"},
+    ]
+    kinds = [event.kind for event in read(bench.folder / "log.jsonl")]
+    assert kinds[-3:] == ["fault.withdrawing", "fault.gone", "fault.held"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sim.judge import Judge
+from sim.judge import Judge, Outcome
 from tests.kernel.records import EPOCH, FINGERPRINT, T0, Record, good, plan_of, until_told
 from tests.kernel.scripted import PROFILE
 
@@ -477,3 +477,26 @@ def test_settling_between_events_is_as_fine_as_the_record() -> None:
     detect = next(tracker for tracker in fold.trackers if tracker.clause.id == "detect")
     assert detect.settled is None
     assert (EPOCH, FINGERPRINT) == (1_700_000_000.0, "f" * 16)
+
+
+# -- a fault that did not hold -----------------------------------------------------------------------------------
+
+UNHELD = {"fault": "sim-1", "reason": "rate not held", "evidence": {}}
+
+
+@pytest.mark.parametrize("missed", [False, True])
+def test_a_fault_that_did_not_hold_is_neither_passed_nor_failed(missed: bool) -> None:
+    """Whatever was met or missed under it: inconclusive, at the link *effect*, with its reason."""
+    record = until_told().withdrawn(T0 + 5).add(T0 + 5.1, "fault.unheld", UNHELD).well(T0 + 10).closed(T0 + 12)
+    plan = plan_of(BLOCKED if not missed else "action=='undo'")
+    judged = record.judged(plan)
+    assert (judged.outcome, judged.link) == (Outcome.INCONCLUSIVE, "effect")
+    assert judged.reasons == ("effect: sim-1 did not hold until it was withdrawn: rate not held",)
+
+
+def test_a_halt_stays_a_halt_though_the_fault_did_not_hold() -> None:
+    """Somebody ended it: that is the outcome."""
+    stop = {"by": "halt", "reason": "sim halt"}
+    record = until_told().add(T0 + 4.5, "stopped", stop).withdrawn(T0 + 5).add(T0 + 5.1, "fault.unheld", UNHELD)
+    judged = record.closed(T0 + 12).judged(plan_of(BLOCKED))
+    assert (judged.outcome, judged.reasons) == (Outcome.ABORTED, ("sim halt",))

@@ -56,7 +56,11 @@ class Release:
         app.router.add_get("/release", self._get)
         app.router.add_put("/release/gate", self._gate)
         app.router.add_post("/release/rollback", self._rollback)
+        app.router.add_put("/release/throttle", self._throttle)
         return app
+
+    async def _throttle(self, _: web.Request) -> web.Response:
+        return web.json_response({"throttled": True})
 
     async def _get(self, _: web.Request) -> web.Response:
         status = self.before("read")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mbp.release.app import build
 from mbp.release.controller import Controller
+from mbp.release.profiles import Profiles
 from mbp.release.proxy import HttpUpstream, NoAnswer, Passed
 from mbp.release.rotation import Rotation
 from mbp.release.store import Store
@@ -24,6 +25,7 @@ class Releases:
 
     def __init__(self):
         self.seen, self.down = [], set()
+        self.status, self.text = 201, None
 
     async def open(self):
         """Nothing to open."""
@@ -35,7 +37,8 @@ class Releases:
         self.seen.append((release, method, target, headers, body))
         if release in self.down:
             raise NoAnswer(f"release {release} does not answer")
-        return Passed(201, {"X-MBP-Release": release, "Content-Type": "text/plain"}, release.encode())
+        headers = {"X-MBP-Release": release, "Content-Type": "text/plain"}
+        return Passed(self.status, headers, self.text or release.encode())
 
 
 class Life:
@@ -44,7 +47,7 @@ class Life:
     def __init__(self, folder, wall=lambda: 1_700_000_000.0):
         self.store, self.releases = Store(folder / "release.sqlite3", wall()), Releases()
         self.controller = Controller(self.store, wall)
-        self.app = build(self.controller, self.releases)
+        self.app = build(self.controller, self.releases, Profiles(folder / "profiles"))
 
     def ask(self, method, path, key=None, **options):
         headers = {"Idempotency-Key": key} if key else {}
@@ -73,6 +76,7 @@ AT_REST = {
     "status": "candidate",
     "weights": {"stable": 0, "candidate": 100},
     "gate_reason": "",
+    "throttled": False,
     "changed_at": "2023-11-14T22:13:20.000000Z",
 }
 

@@ -1,0 +1,1 @@
+"""Faults of the platform as its performance monitoring sees them: load."""
