@@ -19,7 +19,7 @@ from sim.target import Duration, Model
 from sim.wire import Answer, Client
 
 POINT, KIND = "dec.answer", "mutate"
-RELEASE = "X-MBP-Release"
+RELEASE = "x-mbp-release"
 BROKEN = "candidate"
 _QUOTES = "/v1/quotes"
 _HOLD_S = 300.0
@@ -47,9 +47,9 @@ async def _prepare(site: Site, params: Params) -> Prepared:
     async with through(site, "api") as api:
         market = await _market(api)
         answer = await _quote(api, market)
-        if answer.headers.get(RELEASE) != BROKEN:
+        if (release := _release(answer)) != BROKEN:
             raise InjectionError(
-                f"POST {api.base_url}{_QUOTES}: answered by {answer.headers.get(RELEASE)!r}, not by the {BROKEN}: "
+                f"POST {api.base_url}{_QUOTES}: answered by {release!r}, not by the {BROKEN}: "
                 "no consumer would meet the fault; make the candidate serve first"
             )
         form = _form(answer.json)
@@ -91,6 +91,11 @@ async def _market(client: Client) -> str:
 async def _quote(client: Client, market: str, accept: tuple[int, ...] = (200,)) -> Answer:
     body: JSON = {"market": market, "side": "yes", "amount": "1"}
     return await client.ask("POST", _QUOTES, json=body, accept=accept)
+
+
+def _release(answer: Answer) -> str | None:
+    """Return who answered; a header's name may be spelled in any case."""
+    return next((value for name, value in answer.headers.items() if name.lower() == RELEASE), None)
 
 
 def _form(body: JSON) -> dict[str, JSON]:
@@ -138,7 +143,7 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     """A consumer's own call: the candidate answers it, and no longer in the form that it had."""
     async with through(site, "api") as api:
         answer = await _quote(api, str(receipt["market"]))
-    release = answer.headers.get(RELEASE)
+    release = _release(answer)
     form = _form(answer.json)
     broken = _broken(receipt["form"], form)
     evidence: dict[str, JSON] = {

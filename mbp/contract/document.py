@@ -14,7 +14,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 URI = "urn:contract"
@@ -64,9 +64,7 @@ class Contract:
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ContractUnusable(f"not an OpenAPI document with paths and answers: {error!r}") from None
-        registry: Registry[Any] = Registry().with_resource(
-            URI, Resource(contents=_tolerant(document), specification=DRAFT202012)
-        )
+        registry: Registry[Any] = Registry().with_resource(URI, DRAFT202012.create_resource(_tolerant(document)))
         self._checks = {
             (*where, status, media): Draft202012Validator({"$ref": _pointer(where, status, media)}, registry=registry)
             for where, answers in self._answers.items()
@@ -134,13 +132,13 @@ def _beginning(body: Any) -> Any:
 
 def _told(errors: Iterator[ValidationError]) -> Iterator[Violation]:
     for error in errors:
-        if error.validator == "required" and isinstance(error.instance, dict):
-            for name in error.validator_value:
-                if name not in error.instance:
-                    yield Violation(f"{error.json_path}.{name}", "present", "absent")
+        wanted: Any = error.validator_value
+        instance: Any = error.instance
+        if error.validator == "required":
+            absent = (name for name in wanted if name not in instance)
+            yield from (Violation(f"{error.json_path}.{name}", "present", "absent") for name in absent)
         else:
-            expected = f"{error.validator}: {shown(error.validator_value)}"
-            yield Violation(error.json_path, expected, shown(error.instance))
+            yield Violation(error.json_path, f"{error.validator}: {shown(wanted)}", shown(instance))
 
 
 def shown(value: Any) -> str:

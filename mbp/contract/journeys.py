@@ -108,7 +108,7 @@ def _swap(asked: Ask, body: dict[str, Any]) -> Iterator[Violation]:
         yield Violation("$.amount_in", sent["amount"], shown(body["amount_in"]))
 
 
-def _market(asked: Ask, body: dict[str, Any]) -> Iterator[Violation]:
+def _market(_: Ask, body: dict[str, Any]) -> Iterator[Violation]:
     yield from _same(body, {"id": MARKET})
     yield from _decimals(body, "reserve_yes", "reserve_no", "liquidity", "collateral", "fees")
     yield from _probability(body, "price_yes")

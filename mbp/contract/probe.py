@@ -8,7 +8,7 @@ until the journey is sampled again: a service that does not answer is neither br
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -97,16 +97,18 @@ class Standing:
 
     def __init__(self, journeys: Iterable[str]) -> None:
         """Begin with nothing known."""
-        self._round = frozenset(journeys)
-        self._sampled = dict.fromkeys(self._round, False)  # and, once they were asked, journeys outside the round
+        self._sampled = dict.fromkeys(journeys, False)
+        self._answered = False  # the very last request, of the round or not
         self._broken = False
         self._awaited: set[str] = set()
 
     def note(self, journey: str, outcome: str) -> None:
         """Take in the outcome of one journey; one that is outside the round can only violate."""
-        self._sampled[journey] = outcome in SAMPLES
+        self._answered = outcome in SAMPLES
+        if journey in self._sampled:
+            self._sampled[journey] = self._answered
         if outcome == "violated":
-            self._broken, self._awaited = True, set(self._round)
+            self._broken, self._awaited = True, set(self._sampled)
         elif outcome == "kept":
             self._awaited.discard(journey)
             self._broken = self._broken and bool(self._awaited)
@@ -115,8 +117,8 @@ class Standing:
     def status(self) -> int | None:
         """1 kept, 0 violated, None not known now."""
         if self._broken:
-            return 0 if any(self._sampled.values()) else None
-        return 1 if all(self._sampled[journey] for journey in self._round) else None
+            return 0 if self._answered or any(self._sampled.values()) else None
+        return 1 if all(self._sampled.values()) else None
 
 
 class Probe(Collector):
@@ -140,7 +142,7 @@ class Probe(Collector):
         self._counts = dict.fromkeys(OUTCOMES, 0)
         self._opened = False
         self._opening = asyncio.Lock()
-        self._turn = 0
+        self._turns: Counter[str] = Counter()
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
 
@@ -176,8 +178,8 @@ class Probe(Collector):
         return judged.outcome
 
     async def _ask(self, journey: Journey) -> tuple[Judged, int | None]:
-        self._turn += 1
-        asked = journey.ask(self._turn)
+        self._turns[journey.name] += 1
+        asked = journey.ask(self._turns[journey.name])
         answer: Answer | None = None
         try:
             answer = await self._api.send(asked)

@@ -1,7 +1,7 @@
 """The fault point of the decision API: its answers break the contract `mbp.v1`, as a bad release of it would.
 
-Only answers that went well are changed, and only those of `POST /v1/quotes`: a consumer reads them all the time, nothing
-is stored of them, and the engine never sees the difference. What is changed is the answer of *this* process.
+Only answers that went well are changed, and only those of `POST /v1/quotes`: a consumer reads them all the time,
+nothing is stored of them, and the engine never sees the difference. What is changed is the answer of *this* process.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Platform:
         direct = "Authorization" in request.headers or not self.token
         release = "candidate" if direct else self.serving
         spoilt = bool(self.faults) and release == "candidate" and not self.deaf
-        return web.json_response(self.broken if spoilt else QUOTE, headers={"X-MBP-Release": release})
+        return web.json_response(self.broken if spoilt else QUOTE, headers={"x-mbp-release": release})
 
     async def listed(self, _):
         return web.json_response({"markets": self.markets})
