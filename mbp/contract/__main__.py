@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mbp._asgi import run
 from mbp._service import http_url, port_number
+from mbp._trace import Tracing
 from mbp.contract.app import build
 from mbp.contract.document import Contract, ContractUnusable
 from mbp.contract.probe import HttpApi
@@ -25,7 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         contract = Contract.load(args.contract)
-        return run(build(contract, HttpApi(args.api), wall=time.time, clock=time.monotonic), args.port)
+        tracing = Tracing.of_process("contract")
+        app = build(contract, HttpApi(args.api), wall=time.time, clock=time.monotonic, tracing=tracing)
+        return run(app, args.port)
     except (ContractUnusable, OSError) as error:
         print(f"contract: {error}", file=sys.stderr)
         return 2

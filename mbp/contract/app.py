@@ -10,13 +10,21 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from mbp._asgi import create_app
+from mbp._trace import Tracing
 from mbp.contract.document import Contract
 from mbp.contract.probe import HttpApi, Probe
 
 
-def build(contract: Contract, api: HttpApi, *, wall: Callable[[], float], clock: Callable[[], float]) -> FastAPI:
+def build(
+    contract: Contract,
+    api: HttpApi,
+    *,
+    wall: Callable[[], float],
+    clock: Callable[[], float],
+    tracing: Tracing | None = None,
+) -> FastAPI:
     """Return the app; the probe runs as long as it does, and a probe that crashed shows as unhealthy."""
-    probe = Probe(contract, api, wall=wall, clock=clock)
+    probe = Probe(contract, api, wall=wall, clock=clock, tracing=tracing)
     running: list[asyncio.Task[None]] = []
 
     async def health() -> str | None:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import aiohttp
+from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from mbp._service import CLIENT_KEEP_ALIVE_S, wall_text
+from mbp._trace import Tracing, current_trace_id, outgoing
 from mbp.contract.document import Answer, Contract
 from mbp.contract.journeys import JOURNEYS, OPEN, Ask, Journey, Judged, dump, judge
 
@@ -132,6 +134,7 @@ class Probe(Collector):
         wall: Callable[[], float],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        tracing: Tracing | None = None,
     ) -> None:
         """Probe ``api``; ``wall`` gives labels, ``clock`` is monotonic seconds and ``sleep`` goes with it."""
         self._contract, self._api = contract, api
@@ -145,6 +148,8 @@ class Probe(Collector):
         self._turns: Counter[str] = Counter()
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
+        self._tracing = tracing or Tracing("contract")
+        self._tracing.export_to(self.registry)
 
     async def run(self) -> None:
         """Probe until cancelled; a probe that has ended knows nothing any more."""
@@ -181,18 +186,28 @@ class Probe(Collector):
         self._turns[journey.name] += 1
         asked = journey.ask(self._turns[journey.name])
         answer: Answer | None = None
-        try:
-            answer = await self._api.send(asked)
-            judged = judge(self._contract, journey, asked, answer)
-        except Silent as silent:
-            judged = Judged(silent.outcome)
+        with self._tracing.span(
+            "contract.probe", kind=SpanKind.CLIENT, attributes={"mbp.journey": journey.name}
+        ) as span:
+            trace_id = current_trace_id()
+            try:
+                answer = await self._api.send(replace(asked, headers={**outgoing(), **asked.headers}))
+                judged = judge(self._contract, journey, asked, answer)
+            except Silent as silent:
+                judged = Judged(silent.outcome)
+            span.set_attribute("mbp.outcome", judged.outcome)
         release = answer.release if answer is not None else None
         status = answer.status if answer is not None else None
         at = wall_text(self._wall())
         self._counts[judged.outcome] += 1
         self._standing.note(journey.name, judged.outcome)
         self._last[journey.name] = {"outcome": judged.outcome, "status": status, "release": release, "at": at}
-        where = {"journey": journey.name, "request": f"{asked.method} {asked.path}", "status": status}
+        where = {
+            "journey": journey.name,
+            "request": f"{asked.method} {asked.path}",
+            "status": status,
+            "trace_id": trace_id,
+        }
         for found in judged.violations:
             self._violations.appendleft({"at": at, **where, "release": release, **asdict(found)})
         return judged, status

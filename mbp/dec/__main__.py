@@ -8,6 +8,7 @@ import sys
 
 from mbp._asgi import run
 from mbp._service import StartRefused, http_url, port_number, read_token, switch_is_on
+from mbp._trace import Tracing
 from mbp.dec.app import build
 from mbp.dec.engine_client import EngineClient
 
@@ -22,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         faults_on = switch_is_on("SIM_FAULTS")
         token = read_token(os.environ.get("MBP_FAULT_TOKEN_FILE"), "MBP_FAULT_TOKEN_FILE") if faults_on else None
-        return run(build(args.release, EngineClient(args.engine), token=token), args.port)
+        tracing = Tracing.of_process("dec", args.release)
+        return run(build(args.release, EngineClient(args.engine), token=token, tracing=tracing), args.port)
     except (StartRefused, OSError) as error:
         print(f"dec: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 
 from mbp._asgi import ApiError, create_app
 from mbp._faults import Door, fault_router, sweep_forever
+from mbp._trace import Traced, Tracing
 from mbp._wire import (
     Action,
     Amount,
@@ -82,8 +83,10 @@ def build(
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
     token: str | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Return the app of one release; ``limits`` are those of the release unless given, no ``token`` shuts the door."""
+    tracing = tracing or Tracing("dec")
     capacity = Capacity(limits or RELEASES[release], clock)
     telemetry = Telemetry(release, capacity)
     faults = fault_points(monotonic=clock, wall=wall)
@@ -120,6 +123,8 @@ def build(
     app.user_middleware.append(Middleware(Admission, capacity=capacity, clock=clock))
     app.user_middleware.append(Middleware(Mutated, faults=faults))
     app.add_middleware(Counted, telemetry=telemetry, clock=clock)
+    app.add_middleware(Traced, tracing=tracing, naming=_span_name)
+    tracing.export_to(telemetry.registry)
     app.add_middleware(Door, token=token)
     app.include_router(fault_router(faults))
     if token is not None:
@@ -127,6 +132,11 @@ def build(
     _add_trading(app, engine)
     _add_markets(app, engine)
     return app
+
+
+def _span_name(_: str, path: str) -> str | None:
+    """Return the name of a request's span: what is counted has one."""
+    return "decision.request" if path.startswith("/v1/") else None
 
 
 def _passed(status: int, body: bytes) -> Response:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mbp._asgi import run
 from mbp._service import StartRefused, hold_data_folder, http_url, port_number
+from mbp._trace import Tracing
 from mbp.release.app import build
 from mbp.release.controller import Controller
 from mbp.release.proxy import HttpUpstream
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
             store = Store(args.data / "release.sqlite3", time.time())
             try:
                 upstream = HttpUpstream({"stable": args.stable, "candidate": args.candidate})
-                return run(build(Controller(store, time.time), upstream), args.port)
+                tracing = Tracing.of_process("release")
+                return run(build(Controller(store, time.time), upstream, tracing), args.port)
             finally:
                 store.close()
     except (StartRefused, OSError, sqlite3.Error) as error:

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from mbp._asgi import create_app
 from mbp._service import problem
+from mbp._trace import Traced, Tracing
 from mbp._wire import Wire
 from mbp.release.controller import Conflict, Controller
 from mbp.release.proxy import HOP, NoAnswer, Upstream
@@ -83,9 +84,11 @@ def metrics(controller: Controller) -> tuple[CollectorRegistry, Counter]:
     return registry, passed
 
 
-def build(controller: Controller, upstream: Upstream) -> FastAPI:
-    """Return the app."""
+def build(controller: Controller, upstream: Upstream, tracing: Tracing | None = None) -> FastAPI:
+    """Return the app; what it passes on is a child of its own span."""
     registry, passed = metrics(controller)
+    tracing = tracing or Tracing("release")
+    tracing.export_to(registry)
 
     async def health() -> str | None:
         try:
@@ -107,7 +110,13 @@ def build(controller: Controller, upstream: Upstream) -> FastAPI:
     _add_admin(app, controller)
     _add_changes(app, controller)
     _add_entry(app, controller, upstream, passed)
+    app.add_middleware(Traced, tracing=tracing, naming=_span_name)
     return app
+
+
+def _span_name(_: str, path: str) -> str | None:
+    """Return the name of the span of a request that is passed on."""
+    return "release.request" if path.startswith("/v1/") else None
 
 
 def _add_refusals(app: FastAPI) -> None:
