@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from mbp._asgi import run
-from mbp._service import http_url, port_number
+from mbp._service import StartRefused, http_url, port_number, read_token, switch_is_on
+from mbp._trace import Tracing
 from mbp.dec.app import build
 from mbp.dec.engine_client import EngineClient
 
@@ -19,8 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engine", type=http_url, required=True, help="base URL of the engine")
     args = parser.parse_args(argv)
     try:
-        return run(build(args.release, EngineClient(args.engine)), args.port)
-    except OSError as error:
+        faults_on = switch_is_on("SIM_FAULTS")
+        token = read_token(os.environ.get("MBP_FAULT_TOKEN_FILE"), "MBP_FAULT_TOKEN_FILE") if faults_on else None
+        tracing = Tracing.of_process("dec", args.release)
+        return run(build(args.release, EngineClient(args.engine), token=token, tracing=tracing), args.port)
+    except (StartRefused, OSError) as error:
         print(f"dec: {error}", file=sys.stderr)
         return 2
 

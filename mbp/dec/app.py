@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import quote as quoted
 
@@ -13,6 +14,8 @@ from fastapi import FastAPI, Header, Path, Request, Response
 from starlette.middleware import Middleware
 
 from mbp._asgi import ApiError, create_app
+from mbp._faults import Door, fault_router, sweep_forever
+from mbp._trace import Traced, Tracing
 from mbp._wire import (
     Action,
     Amount,
@@ -31,6 +34,7 @@ from mbp._wire import (
 )
 from mbp.dec.capacity import RELEASES, Capacity, Limits
 from mbp.dec.engine_client import EngineClient
+from mbp.dec.faults import Mutated, export, fault_points
 from mbp.dec.mode import is_degraded, is_shadow, refuse_degraded
 from mbp.dec.profile import add_profile
 from mbp.dec.quotes import QuoteCache, Quotes
@@ -80,11 +84,16 @@ def build(
     *,
     limits: Limits | None = None,
     clock: Callable[[], float] = time.monotonic,
+    wall: Callable[[], float] = time.time,
+    token: str | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
-    """Return the app of one release; ``limits`` are those of the release unless given."""
+    """Return the app of one release; ``limits`` are those of the release unless given, no ``token`` shuts the door."""
+    tracing = tracing or Tracing("dec")
     capacity = Capacity(limits or RELEASES[release], clock)
     telemetry = Telemetry(release, capacity)
     quotes = Quotes(QuoteCache(clock), release, telemetry.registry)
+    faults = fault_points(monotonic=clock, wall=wall)
 
     async def health() -> str | None:
         try:
@@ -96,9 +105,13 @@ def build(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await engine.open()
+        sweep = asyncio.create_task(sweep_forever(faults))
         try:
             yield
         finally:
+            sweep.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweep
             await engine.close()
 
     app = create_app(
@@ -110,13 +123,25 @@ def build(
         version="1.0.0",
         openapi_url="/openapi.json",
     )
-    # The last added is the outermost: count everything, then read the body, then take a slot.
+    # The last added is the outermost: count everything, then read the body, then take a slot, then spoil the answer.
     app.user_middleware.append(Middleware(Admission, capacity=capacity, clock=clock))
+    app.user_middleware.append(Middleware(Mutated, faults=faults))
     app.add_middleware(Counted, telemetry=telemetry, clock=clock)
+    app.add_middleware(Traced, tracing=tracing, naming=_span_name)
+    tracing.export_to(telemetry.registry)
+    app.add_middleware(Door, token=token)
+    app.include_router(fault_router(faults))
+    if token is not None:
+        export(faults, telemetry.registry)
     _add_trading(app, engine, quotes)
     _add_markets(app, engine, quotes)
     add_profile(app)
     return app
+
+
+def _span_name(_: str, path: str) -> str | None:
+    """Return the name of a request's span: what is counted has one."""
+    return "decision.request" if path.startswith("/v1/") else None
 
 
 def _passed(status: int, body: bytes) -> Response:

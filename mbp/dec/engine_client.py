@@ -8,6 +8,7 @@ import aiohttp
 
 from mbp._asgi import ApiError
 from mbp._service import CLIENT_KEEP_ALIVE_S
+from mbp._trace import outgoing
 
 ANSWER_LIMIT = 4 * 1024 * 1024  # bytes; no answer of the engine is near it
 CONNECTIONS = 128
@@ -54,7 +55,9 @@ class EngineClient:
         """
         if self._session is None:
             raise RuntimeError("the engine client is not open")
-        sent = {"Content-Type": "application/json", **(headers or {})} if body is not None else headers
+        sent = {**outgoing(), **(headers or {})}
+        if body is not None:
+            sent["Content-Type"] = "application/json"
         try:
             async with self._session.request(method, self._base + path, data=body, headers=sent) as response:
                 content = await response.content.read(ANSWER_LIMIT + 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mbp._asgi import run
 from mbp._service import StartRefused, hold_data_folder, http_url, port_number
+from mbp._trace import Tracing
 from mbp.release.app import build
 from mbp.release.controller import Controller
 from mbp.release.profiles import Profiles
@@ -31,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 upstream = HttpUpstream({"stable": args.stable, "candidate": args.candidate})
                 profiles = Profiles(args.data / "profiles")
-                return run(build(Controller(store, time.time), upstream, profiles), args.port)
+                tracing = Tracing.of_process("release")
+                return run(build(Controller(store, time.time), upstream, profiles, tracing=tracing), args.port)
             finally:
                 store.close()
     except (StartRefused, OSError, sqlite3.Error) as error:

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from mbp._asgi import create_app
 from mbp._service import problem
+from mbp._trace import Traced, Tracing
 from mbp._wire import Wire
 from mbp.release.controller import Conflict, Controller
 from mbp.release.profiles import Profiles, add_profiles
@@ -100,9 +101,12 @@ def build(
     profiles: Profiles,
     *,
     clock: Callable[[], float] = time.monotonic,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
-    """Return the app; ``clock`` is monotonic seconds."""
+    """Return the app; ``clock`` is monotonic seconds. What it passes on is a child of its own span."""
     registry, passed = metrics(controller)
+    tracing = tracing or Tracing("release")
+    tracing.export_to(registry)
 
     async def health() -> str | None:
         try:
@@ -126,7 +130,13 @@ def build(
     add_switches(app, controller)
     add_profiles(app, controller, upstream, profiles)
     _add_entry(app, controller, upstream, passed, clock)
+    app.add_middleware(Traced, tracing=tracing, naming=_span_name)
     return app
+
+
+def _span_name(_: str, path: str) -> str | None:
+    """Return the name of the span of a request that is passed on."""
+    return "release.request" if path.startswith("/v1/") else None
 
 
 def _add_refusals(app: FastAPI) -> None:

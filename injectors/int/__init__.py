@@ -1,0 +1,1 @@
+"""Faults of integrations: what the platform answers to those who consume it."""
