@@ -25,9 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mbp.fe.web", description=__doc__)
     parser.add_argument("--port", type=port_number, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder for what must survive a kill")
-    parser.add_argument(
-        "--rum", type=http_url, required=True, help="base URL of the RUM collector"
-    )
+    parser.add_argument("--rum", type=http_url, required=True, help="base URL of the RUM collector")
     parser.add_argument("--api", type=http_url, required=True, help="base URL of the public API")
     parser.add_argument("--prom", type=http_url, help="base URL of the Prometheus that is asked before a deploy")
     parser.add_argument("--env", default="local", help="label of the views (default: local)")
