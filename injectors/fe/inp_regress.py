@@ -35,7 +35,9 @@ _MS = re.compile(r"\+?(\d{1,4})(?:\.0+)?\s*ms")
 
 
 def _milliseconds(value: Any) -> Any:
-    """Read ``+80ms``; a bare number is refused, for nobody knows its unit."""
+    """Read ``+80ms``, or a whole number of milliseconds, which is what a plan holds."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
     found = _MS.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         raise ValueError(f"not a number of milliseconds: {value!r} (write '+80ms')")
