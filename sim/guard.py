@@ -64,8 +64,8 @@ class Guard:
         self._task = asyncio.create_task(self._pulse(), name="pulse")
 
     def arm(self) -> None:
-        """Start the watchdog; to be called before the first intent. Raises `OSError`."""
-        if self._around.watchdog is None:
+        """Start the watchdog, once; to be called before the first intent. Raises `OSError`."""
+        if self._around.watchdog is None or self._dog is not None:
             return
         keep = [fd for fd in (self._hold.fd if self._hold else None, self._around.owner_fd) if fd is not None]
         self._dog = self._around.watchdog(self._folder, keep)

@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sim.event import JSON
+from sim.fill import filled
 from sim.injector import InjectionError, Injector, Probe, Receipt, Site
 from sim.log import Log, canonical, scrub
-from sim.plan import Fault
+from sim.plan import Fault, Plan
 from sim.secret import Secrets
 from sim.target import Door
 from sim.undo import Journal
+
+if TYPE_CHECKING:
+    from sim.around import Around
 
 T = TypeVar("T")
 
@@ -64,6 +68,21 @@ class Injection:
     def id(self) -> str:
         """The correlation that travels into the target."""
         return self.site.id
+
+
+def of(plan: Plan, around: Around, token: str, run_id: str) -> list[Injection]:
+    """Return one injection for each fault of the plan; `token` makes their ids. Raises `NotExported`, `LookupError`."""
+    made = []
+    for number, fault in enumerate(plan.faults, 1):
+        site = Site(
+            id=f"{token}-{number}",
+            run_id=run_id,
+            doors={name: filled(plan.target.doors[name], around.exports) for name in fault.doors},
+            secrets=around.secrets,
+            ttl_s=around.ttl_s,
+        )
+        made.append(Injection(fault, around.names.injector(fault.injector), site))
+    return made
 
 
 async def finished(work: Awaitable[T]) -> T:

@@ -70,6 +70,19 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
+class Company:
+    """Traffic that is there before the fault, and until all is well again: a process of its own (see `sim.company`).
+
+    `module` is run by our own Python; `given` is told to it, plain JSON without secrets. It may take `ready_s` seconds
+    to say that the baseline has what it needs.
+    """
+
+    module: str
+    given: Mapping[str, JSON]
+    ready_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
 class Injector:
     """A kind of fault.
 
@@ -78,6 +91,7 @@ class Injector:
     target itself drops the fault when nobody renews it. `duration_s` reads the hold time that the parameters ask for
     (null: the default). `drive` is traffic of our own that runs beside the fault until it is withdrawn. `held` looks
     back, once the fault is gone: did it hold, as proven, until it was withdrawn? If not, nothing seen under it counts.
+    `accompany` names traffic that is needed already at baseline, and on until recovery is over.
     `apply` is never retried; `withdraw` is retried and must be idempotent. All raise `InjectionError`.
     """
 
@@ -96,3 +110,4 @@ class Injector:
     renew: Callable[[Site, Receipt], Awaitable[None]] | None = None
     drive: Callable[[Site, Receipt], Awaitable[None]] | None = None
     held: Callable[[Site, Receipt], Awaitable[Probe]] | None = None
+    accompany: Callable[[Site, BaseModel], Company] | None = None

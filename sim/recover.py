@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sim import restore, undo
+from sim import company, restore, undo
 from sim.injection import IN_FLIGHT_S, Say, from_intent, take_back
 from sim.injector import Injector
 from sim.observation import ObserverKind
@@ -101,7 +101,12 @@ async def recover(
             say("fault.withdrawing", {"fault": fault})
             if not await take_back(injection, journal, say, by):
                 reasons.append(f"{fault} is not proven gone")
-        for fact, record in left.restores.items():
+        for each, record in left.companies.items():
+            stays = company.ended(record)
+            reasons += [f"company {each}: {stays}"] if stays else []
+            if not stays:
+                journal.write("company_ended", company=each, by=by)
+        for fact, record in left.restores.items() if left.intended else ():
             try:
                 kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]
             except Exception as error:  # noqa: BLE001 - as above

@@ -18,14 +18,15 @@ from typing import Any
 
 import psutil
 
-from sim import restore
+from sim import injection, restore
 from sim.around import Around, Stopped
 from sim.chain import ChainError, ChainQuestion, Timing
+from sim.company import Companions, accompany
 from sim.event import JSON
 from sim.fill import NotExported, filled, packaged
 from sim.guard import Guard
-from sim.injection import Injection, Injections, finished
-from sim.injector import InjectionError, Site
+from sim.injection import Injections, finished
+from sim.injector import InjectionError
 from sim.judge import Judge, Judgement
 from sim.log import canonical
 from sim.observation import CannotLook
@@ -65,6 +66,8 @@ class Run:
         self.journal: Journal | None = None
         self.injections: Injections | None = None
         self.restores: list[dict[str, JSON]] = []
+        self.sites: list[injection.Injection] = []
+        self.companions = Companions((), self.log)
         self.guard = Guard(around, folder, self.log, self.judge)
         self._wake = asyncio.Event()
         around.stop.wake = self._wake.set
@@ -111,6 +114,7 @@ class Run:
             await self._look()
             await self._timing()
             await Preflight(self).check()
+            await accompany(self)
             await self._baseline()
             await self._inject()
             await self._observe()
@@ -123,9 +127,20 @@ class Run:
         self._interrupted()
 
     async def _afterwards(self) -> None:
-        """Withdraw, recover, restore: always, in this order, to the end."""
-        if self.journal is None or self.injections is None or not self.injections.any_intended:
+        """Withdraw, recover, restore: always, in this order, to the end; then what went with the faults ends."""
+        intended = self.injections is not None and self.injections.any_intended
+        if intended:
+            await self._put_back()
+        if self.journal is None:
             return
+        left = not await self.companions.end(self.journal)
+        if (intended or self.companions.all) and self._clean and not left:
+            with contextlib.suppress(JournalError):  # every record before it says so already
+                self.journal.write("closed", by="runner")
+        self.journal.close()
+
+    async def _put_back(self) -> None:
+        assert self.injections is not None
         self._clean = gone = False
         self.say("withdraw")
         try:
@@ -138,10 +153,6 @@ class Run:
             self._fell_over(error)
         self.say("restore")
         self._clean = await self._restore() and gone
-        if self._clean:
-            with contextlib.suppress(JournalError):  # every record before it says so already
-                self.journal.write("closed", by="runner")
-        self.journal.close()
 
     def _interrupted(self) -> None:
         """Put a stop on the record that was asked for where nobody waited: within a call, or while restoring."""
@@ -272,9 +283,11 @@ class Run:
         budget = next(clause.within_s for clause in self.plan.clauses if clause.stage == "effect")
         self.say("inject", self.log.now() + budget)
         Preflight(self).still_quiet()
-        sites = self._sites()
-        self.journal = self._journal_opened()
-        self.injections = Injections(sites, self.journal, self.log)
+        journal = self.journalled()
+        self.restores = restore.planned(self.judge.ledger, self.around.exports)
+        for made in self.restores:
+            journal.write("restore", **made)
+        self.injections = Injections(self.sites, journal, self.log)
         await self.injections.prepare()
         try:
             self.guard.arm()
@@ -299,40 +312,20 @@ class Run:
             last = "; ".join(self.injections.unproven.values())
             self.log.append("fault.ineffective", {"reason": f"not seen to bite within {budget:g} s ({last})"})
 
-    def _sites(self) -> list[Injection]:
-        target, around = self.plan.target, self.around
-        made = []
-        for number, fault in enumerate(self.plan.faults, 1):
-            site = Site(
-                id=f"{self.token}-{number}",
-                run_id=self.folder.name,
-                doors={name: filled(target.doors[name], around.exports) for name in fault.doors},
-                secrets=around.secrets,
-                ttl_s=around.ttl_s,
-            )
-            made.append(Injection(fault, around.names.injector(fault.injector), site))
-        return made
-
-    def _journal_opened(self) -> Journal:
-        """Write down, before t0, who runs this and what will have to read as before."""
-        pid = os.getpid()
-        header: dict[str, JSON] = {
-            "run": self.folder.name,
-            "target": self.plan.target.target,
-            "instance": self.instance,
-            "stack": self.around.stack,
-            "owner": {"pid": pid, "started": psutil.Process(pid).create_time()},
-        }
-        self.restores = restore.planned(self.judge.ledger, self.around.exports)
-        journal = Journal(self.folder)
-        try:
-            journal.write("open", **header)
-            for made in self.restores:
-                journal.write("restore", **made)
-        except JournalError:
-            journal.close()
-            raise
-        return journal
+    def journalled(self) -> Journal:
+        """Return this run's journal, opened with who runs this. Raises `JournalError`."""
+        if self.journal is None:
+            pid = os.getpid()
+            header: dict[str, JSON] = {
+                "run": self.folder.name,
+                "target": self.plan.target.target,
+                "instance": self.instance,
+                "stack": self.around.stack,
+                "owner": {"pid": pid, "started": psutil.Process(pid).create_time()},
+            }
+            self.journal = Journal(self.folder)
+            self.journal.write("open", **header)
+        return self.journal
 
     instance = ""
     _clean = True
@@ -380,6 +373,8 @@ class Run:
         end = self.log.now() + within_s
         while True:
             self.guard.look()
+            if self.companions.ready and self.companions.trouble:
+                self.around.stop.ask("company", self.companions.trouble)
             if self.around.stop.by is not None and not self.guard.heeded:
                 raise Stopped
             now = self.log.now()

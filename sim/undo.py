@@ -7,6 +7,8 @@ from it; every record may be written twice without harm.
 ========== ===============================================================================================
 ``open``    run, target, instance, owner (pid and start time), the names the run needs to be found again
 ``restore`` one state fact: its prior value, the call that sets it, how it is read
+``company`` a process that goes with a fault: pid and start time (it changes nothing, but must not stay)
+``company_ended`` it is gone; by whom
 ``intent``  one fault: injector, receipt, prior state, doors, lease, deadline
 ``applied`` the target acknowledged it
 ``withdrawn`` read back gone; by whom, with what evidence
@@ -99,6 +101,7 @@ class Open:
     header: Mapping[str, JSON] = field(default_factory=dict)
     faults: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
     restores: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
+    companies: dict[str, Mapping[str, JSON]] = field(default_factory=dict)
     intended: bool = False
     closed: bool = False
     known: set[str] = field(default_factory=set)
@@ -110,7 +113,8 @@ class Open:
         Before the first intent nothing was changed by this run: a fact that reads otherwise now was set by somebody
         else, and must not be set back.
         """
-        return not self.closed and self.intended and bool(self.faults or self.restores)
+        changed = self.intended and bool(self.faults or self.restores)
+        return not self.closed and (changed or bool(self.companies))
 
 
 def read(path: Path) -> Open:
@@ -151,6 +155,10 @@ def _apply(found: Open, kind: str, record: Mapping[str, JSON], number: int) -> N
             found.header = record
         case "restore":
             found.restores[str(record["fact"])] = record
+        case "company":
+            found.companies[str(record["company"])] = record
+        case "company_ended":
+            found.companies.pop(str(record["company"]), None)
         case "intent":
             found.faults[str(record["fault"])] = record
             found.intended = True

@@ -73,7 +73,9 @@ def _shown(journal: Open) -> int:
         return 0
     for fault, record in journal.faults.items():
         click.echo(visible(f"{name}: would withdraw {fault} ({record.get('injector')})"))
-    for fact, record in journal.restores.items():
+    for company, record in journal.companies.items():
+        click.echo(visible(f"{name}: would end the traffic of {company} (pid {record.get('pid')}) if it still runs"))
+    for fact, record in journal.restores.items() if journal.intended else ():
         click.echo(visible(f"{name}: would put back {fact} to {record.get('prior')!r} where it differs"))
     return 6
 
