@@ -94,6 +94,47 @@ def test_a_killed_engine_loses_no_swap_and_keeps_no_fault(tmp_path):
         assert call(f"{base}/v1/markets/sim-1")[1]["status"] == "closed"
 
 
+def test_a_killed_engine_loses_no_event_freeze_or_flag_and_releases_what_was_held(tmp_path):
+    """Killed right after each answer: what was answered is there, each swap has one event, the late market resolved."""
+    token, port = tmp_path / "token", free_port()
+    token.write_text(TOKEN)
+    base, bearer = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {TOKEN}"}
+    options = ("mbp.engine", port, "--data", str(tmp_path / "data"))
+    environment = {"SIM_FAULTS": "1", "MBP_FAULT_TOKEN_FILE": str(token)}
+    fault = {
+        "point": "events.delay",
+        "kind": "hold",
+        "params": {"event": "resolution_finished", "hours": 25},
+        "ttl_s": 60,
+        "run": "r",
+    }
+    why = {"reason": "drill"}
+    with service(*options, **environment) as engine:
+        call(f"{base}/v1/markets", {"id": "m1", "question": "?", "reserve": "1000"})
+        for number in range(20):
+            body = {"side": ("yes", "no")[number % 2], "action": "buy", "amount": "1"}
+            assert call(f"{base}/v1/markets/m1/swaps", body)[0] == 201
+        assert call(f"{base}/v1/markets/m1/resolution", why)[0] == 200
+        assert call(f"{base}/faults/f1", fault, "PUT", **bearer)[0] == 200
+        assert call(f"{base}/v1/flags/mbp.create_market", {"on": False, **why}, "PUT")[0] == 200
+        frozen = call(f"{base}/v1/markets/m1/frozen", {"frozen": True, **why}, "PUT")
+        engine.send_signal(signal.SIGKILL)
+        engine.wait(10)
+    with service(*options, **environment):
+        assert call(f"{base}/v1/markets/m1") == frozen
+        assert call(f"{base}/v1/markets", {"question": "?", "reserve": "1000"})[1]["error"] == "flag_off"
+        rows = call(f"{base}/v1/events?limit=1000")[1]["rows"]
+        assert [row["data"]["swap"] for row in rows if row["type"] == "trade_executed"] == list(range(1, 21))
+        assert [(row["seq"], row["type"], row["subject"]) for row in rows[21:]] == [
+            (22, "resolution_started", "m1"),
+            (23, "market_created", "sim-f1"),
+            (24, "resolution_started", "sim-f1"),
+            (25, "resolution_finished", "sim-f1"),
+        ]
+        changes = call(f"{base}/v1/audit/markets")[1]["rows"]
+        assert [row["event"] for row in changes] == ["resolution_started", "freeze", "resolution_finished"]
+
+
 def test_a_killed_release_controller_loses_no_change(tmp_path):
     """Killed right after each answer: gate, status and audit are there in the next life."""
     port = free_port()
