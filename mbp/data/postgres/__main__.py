@@ -46,7 +46,7 @@ def start(programs: Path, pgdata: Path, port: int, who: binaries.Account | None)
         settings = [f"--{name}={value}" for name, value in cluster.SETTINGS.items()]
         return subprocess.Popen(
             [str(programs / "postgres"), "-D", where, "-p", str(port), *settings],
-            stdin=subprocess.DEVNULL, pass_fds=(folder,), preexec_fn=leash(), **cluster.identity(who),  # noqa: PLW1509
+            stdin=subprocess.DEVNULL, pass_fds=(folder,), preexec_fn=leash(), **cluster.identity(who),
         )  # fmt: skip
     finally:
         os.close(folder)

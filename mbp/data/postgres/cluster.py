@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -55,7 +56,7 @@ SETTINGS: dict[str, str] = {
 _HBA = f"host all {USER} 127.0.0.1/32 trust\nhost replication {USER} 127.0.0.1/32 trust\n"
 
 
-def identity(who: Account | None) -> dict[str, object]:
+def identity(who: Account | None) -> dict[str, Any]:
     """Return the arguments with which a subprocess runs as ``who``."""
     return {} if who is None else {"user": who.uid, "group": who.gid, "extra_groups": []}
 
@@ -89,7 +90,7 @@ def _run(command: list[str], who: Account | None, text: str = "") -> None:
     try:
         done = subprocess.run(
             command, input=text, capture_output=True, text=True, timeout=INITDB_WAIT_S, check=False, cwd="/",
-            **identity(who),  # type: ignore[call-overload]  # user, group, extra_groups
+            **identity(who),
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         raise StartRefused(f"{command[0]}: {error}") from None
