@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             stop.set()
             consumer.stop()
 
-        return run(build(state, faults, token, threads, end), args.port)
+        return run(build(state, line, faults, token, threads, end), args.port)
     except (StartRefused, OSError) as error:
         print(f"cdc: {error}", file=sys.stderr)
         return 2

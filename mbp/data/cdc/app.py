@@ -46,6 +46,12 @@ def point(line: Line, wake: Callable[[], None]) -> Point:
     return Point(POINT, KIND, Delay, put, remove, show, alone=True)
 
 
+def _tell(loop: asyncio.AbstractEventLoop, faults: Faults) -> None:
+    """Count a hit; the leases belong to the event loop's thread."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(faults.bites, POINT)
+
+
 class _Page(Collector):
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -54,7 +60,7 @@ class _Page(Collector):
         return self._faults.families()
 
 
-def build(state: State, faults: Faults, token: str | None, threads: list[threading.Thread],
+def build(state: State, line: Line, faults: Faults, token: str | None, threads: list[threading.Thread],
           stop: Callable[[], None]) -> FastAPI:  # fmt: skip
     """Return the app; `threads` run while it runs and end after ``stop``. ``token`` None shuts the fault door."""
 
@@ -63,6 +69,8 @@ def build(state: State, faults: Faults, token: str | None, threads: list[threadi
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        line.on_held = lambda: _tell(loop, faults)
         for thread in threads:
             thread.start()
         sweeper = asyncio.create_task(sweep_forever(faults))

@@ -99,7 +99,6 @@ class Consumer:
                         decode=False,
                         start_lsn=position,
                         options=options,
-                        status_interval=FEEDBACK_S,
                     )
                     self._state.resumed(newest)
                     _Session(self, cursor, warehouse, position).run()

@@ -8,6 +8,7 @@ waits that the bound is passed, the consumer stops reading (and goes on giving f
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from threading import Lock
 
 from mbp.data.cdc.pgoutput import Transaction
@@ -26,6 +27,7 @@ class Line:
         self.size = 0  # bytes that wait
         self.delay_s = 0.0
         self.held = 0  # commits that came while there was a delay
+        self.on_held: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         """Return how many commits wait."""
@@ -41,7 +43,10 @@ class Line:
         with self._lock:
             self._waiting.append(transaction)
             self.size += transaction.size
-            self.held += self.delay_s > 0
+            holds = self.delay_s > 0
+            self.held += holds
+        if holds:
+            self.on_held()
 
     def due(self, wall: float) -> Transaction | None:
         """Return the oldest commit if it is due now, without taking it out."""

@@ -119,6 +119,7 @@ class State:
 
     def shown(self) -> dict[str, Any]:
         """Return what `GET /lag` answers: the three witnesses over the last seconds, and how it stands."""
+        fresh = self.freshness()
         with self._lock:
             now = self._monotonic()
             return {
@@ -126,6 +127,7 @@ class State:
                 "event_lag_s": self._events.summary(now),
                 "freshness_s": self._fresh.summary(now),
                 "replay_lag_s": self._replay.summary(now),
+                "freshness_now_s": None if fresh is None else round(fresh, 3),
                 "slot_active": bool(self._slot.get("active", 0)),
                 "streaming": self.trouble is None,
                 "queued": len(self._line),
