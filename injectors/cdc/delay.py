@@ -8,7 +8,7 @@ applied, the age of the newest commit in the warehouse, and what PostgreSQL says
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from pydantic import Field
