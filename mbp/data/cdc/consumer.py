@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any, cast
 
-import psycopg2
 from psycopg2.extras import LogicalReplicationConnection, ReplicationCursor
 
 from mbp.data import schema
 from mbp.data.cdc.line import Line
-from mbp.data.cdc.pgoutput import Decoder, Undecodable
+from mbp.data.cdc.pgoutput import Decoder
 from mbp.data.cdc.state import State
 from mbp.data.cdc.warehouse import Warehouse
 
@@ -76,7 +75,7 @@ class Consumer:
             began = self._clocks.monotonic()
             try:
                 self._session()
-            except (psycopg2.Error, OSError, Undecodable, Silent, schema.SlotLost) as error:
+            except Exception as error:  # noqa: BLE001 - whatever broke it, the stream is taken up again
                 why = f"{type(error).__name__}: {str(error).strip()}"
                 self._state.lost(why)
                 failures = 0 if self._clocks.monotonic() - began > SILENT_S else failures + 1

@@ -61,9 +61,9 @@ class _Reader:
         end = self.data.find(b"\0", self.at)
         if end < 0:
             raise Undecodable(f"message {self.data[:1]!r} ends in the middle of a name")
-        found = self.data[self.at : end].decode()
+        found = self.data[self.at : end]
         self.at = end + 1
-        return found
+        return _decoded(found)
 
     def blob(self, size: int) -> bytes:
         if size < 0 or self.at + size > len(self.data):
@@ -73,6 +73,13 @@ class _Reader:
 
     def mark(self) -> bytes:
         return self.blob(1)
+
+
+def _decoded(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable(f"a text that is not UTF-8: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +169,7 @@ def _row(reader: _Reader, relation: _Relation) -> dict[str, str | None]:
             found[name] = None
         elif mark == b"t":
             (size,) = reader.take("!i")
-            found[name] = reader.blob(size).decode()
+            found[name] = _decoded(reader.blob(size))
         elif mark != b"u":
             raise Undecodable(f"a value of {relation.name}.{name} of the unknown kind {mark!r}")
     return found

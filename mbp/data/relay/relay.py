@@ -12,7 +12,6 @@ from datetime import datetime
 from threading import Event, Lock
 from typing import Any
 
-import psycopg2
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
@@ -83,7 +82,7 @@ class Relay:
         while not self._stop.is_set():
             try:
                 self._session()
-            except psycopg2.Error as error:
+            except Exception as error:  # noqa: BLE001 - whatever broke it, it is tried again
                 why = f"{type(error).__name__}: {str(error).strip()}"
                 self._watch.failure("postgres", why)
                 log.warning("PostgreSQL: %s; again in %.1f s", why, REST_S[min(failures, 4)])
