@@ -51,6 +51,10 @@ class Endpoints:
         }  # fmt: skip
         await self._ask(request.method, url, body, {"Idempotency-Key": key})
 
+    async def ask(self, endpoint: str, method: str, path: str, body: dict[str, Any], key: str) -> Any:
+        """Do one call under an idempotency key and return its JSON. Raises the two errors of this module."""
+        return await self._ask(method, self._urls[endpoint] + path, body, {"Idempotency-Key": key})
+
     async def _ask(self, method: str, url: str, body: Any, headers: dict[str, str]) -> Any:
         try:
             async with self._session.request(

@@ -33,6 +33,7 @@ from mbp.hooks.audit import EVENTS
 from mbp.hooks.endpoint import Endpoints
 from mbp.hooks.store import STATES, Store
 from mbp.hooks.table import DEFAULT_TABLE, Table, TableError, load
+from mbp.hooks.tickets import TicketWorker
 from mbp.hooks.worker import Workers, rest_s
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,11 @@ class Executor:
         self.store = Store(folder, table, urls, wall)
         self.desk = Desk("executor-store")
         self.workers: Workers | None = None
+        self.ticketing: TicketWorker | None = None
         self.registry = CollectorRegistry()
         self._make_metrics()
         self.changed(self.store.counts())
+        self.tickets_changed(self.store.tickets.counts())
         broken = self.store.audit.first_break()
         self._intact.set(broken is None)
         if broken is not None:
@@ -60,6 +63,7 @@ class Executor:
     def _make_metrics(self) -> None:
         registry = self.registry
         self._by_state = Gauge("a110_executions", "Executions, by state.", ["state"], registry=registry)
+        self._tickets = Gauge("a110_tickets", "Tickets, by state.", ["state"], registry=registry)
         self._alerts = Counter(
             "a110_alerts", "Alerts delivered, by what became of them.", ["outcome"], registry=registry
         )
@@ -84,6 +88,11 @@ class Executor:
         for state, count in counts.items():
             self._by_state.labels(state).set(count)
 
+    def tickets_changed(self, counts: dict[str, int]) -> None:
+        """Show how many tickets there are by state."""
+        for state, count in counts.items():
+            self._tickets.labels(state).set(count)
+
     async def accept(self, body: bytes) -> dict[str, int]:
         """Record one delivery, wake the workers and return what became of its alerts. Raises `ApiError` 400 or 503."""
         try:
@@ -94,6 +103,8 @@ class Executor:
             raise
         if self.workers is not None:
             self.workers.wake()
+        if self.ticketing is not None:
+            self.ticketing.wake()
         self.changed(counts)
         for outcome, number in found.items():
             self._alerts.labels(outcome).inc(number)
@@ -118,13 +129,17 @@ class Executor:
                 self.workers = Workers(
                     self.store, self.desk, self.table, endpoints, self, pretend=self._pretend, rest=self._rest
                 )
-                task = asyncio.create_task(self.workers.run())
+                self.ticketing = TicketWorker(
+                    self.store.tickets, self.desk, endpoints, self._rest, self.tickets_changed
+                )
+                tasks = [asyncio.create_task(each.run()) for each in (self.workers, self.ticketing)]
                 try:
                     yield
                 finally:
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+                    for task in tasks:
+                        task.cancel()
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await task
         finally:
             self.desk.close(self.store.close)
 
@@ -152,6 +167,12 @@ def build(executor: Executor) -> FastAPI:
         if state is not None and state not in STATES and state not in EVENTS:
             raise ApiError(422, "invalid", f"state: {state[:40]!r} is not one of {', '.join(STATES)}")
         rows = await executor.desk.do(lambda: executor.store.executions(state, after, limit))
+        return JSONResponse({"rows": rows, "next": rows[-1]["seq"] if rows else after})
+
+    @app.get("/v1/tickets")
+    async def tickets(after: int = Query(0, ge=0, le=2**62),
+                      limit: int = Query(PAGE_LIMIT, ge=1, le=PAGE_LIMIT)) -> JSONResponse:  # fmt: skip
+        rows = await executor.desk.do(lambda: executor.store.tickets.rows(after, limit))
         return JSONResponse({"rows": rows, "next": rows[-1]["seq"] if rows else after})
 
     @app.get("/v1/audit")

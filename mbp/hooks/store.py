@@ -20,6 +20,8 @@ from mbp.hooks._http import connect, transaction
 from mbp.hooks.audit import SCHEMA as AUDIT_SCHEMA
 from mbp.hooks.audit import Audit
 from mbp.hooks.table import Action, Table
+from mbp.hooks.tickets import SCHEMA as TICKETS_SCHEMA
+from mbp.hooks.tickets import TicketBook
 
 MAX_ATTEMPTS = 5
 STATES = ("pending", "running", "succeeded", "failed", "skipped", "dead_letter")
@@ -74,9 +76,10 @@ class Store:
 
     def __init__(self, folder: Path, table: Table, endpoints: Collection[str], wall: Callable[[], float]) -> None:
         """Open or create the store in `folder`, and take back what a dead executor held. Raises `sqlite3.Error`."""
-        self._db = connect(folder / "executor.sqlite", _SCHEMA + AUDIT_SCHEMA)
+        self._db = connect(folder / "executor.sqlite", _SCHEMA + AUDIT_SCHEMA + TICKETS_SCHEMA)
         self._table, self._endpoints, self._wall = table, frozenset(endpoints), wall
         self.audit = Audit(self._db)
+        self.tickets = TicketBook(self._db, table, endpoints, wall)
         # The lease on a running execution is its process' life: the data folder's lock proves that the holder is dead.
         with transaction(self._db):
             self._db.execute("UPDATE executions SET state = 'pending' WHERE state = 'running'")
@@ -126,6 +129,7 @@ class Store:
             "ON CONFLICT (fingerprint, starts_us) DO UPDATE SET active = 1",
             (alert.fingerprint, starts_us, hook),
         )
+        self.tickets.want(hook, alert, starts_us)
         return self._executions_of(alert, hook, starts_us, group_key, digest)
 
     def _executions_of(self, alert: webhook.Alert, hook: str, starts_us: int, group_key: str, digest: str) -> Outcome:
@@ -189,6 +193,7 @@ class Store:
             (fingerprint, until_us),
         ).fetchall()
         for (starts_us,) in ended:
+            self.tickets.over(fingerprint, starts_us)
             self._db.execute(
                 "UPDATE alerts SET active = 0, reversals = reversals + 1 WHERE fingerprint = ? AND starts_us = ?",
                 (fingerprint, starts_us),

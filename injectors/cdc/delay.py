@@ -1,0 +1,150 @@
+"""Late data: each change comes to the warehouse so long after it was committed, none is lost, none comes twice.
+
+One leased fault is a delay line in the CDC consumer: every commit is applied at its commit time plus the delay, and
+PostgreSQL is told the truth meanwhile, that nothing newer was applied. Never a stall of the connection, which would
+kill it. The size is proven by three witnesses that are measured apart from each other: the lag of the events that were
+applied, the age of the newest commit in the warehouse, and what PostgreSQL says of its replication client.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from pydantic import Field
+
+from injectors._http import objects, through
+from sim.event import JSON
+from sim.injector import InjectionError, Injector, Prepared, Probe, Receipt, Signal, Site
+from sim.target import Duration, Model
+from sim.wire import Client
+
+POINT, KIND = "cdc.apply", "delay"
+#: How far a witness may be from the dose, seconds; PostgreSQL's own is as old as the consumer's last feedback (1 s).
+TOLERANCE_S = 3.0
+WITNESSES = ("event_lag_s", "freshness_s", "replay_lag_s")
+#: The lag at which the backlog counts as applied.
+CAUGHT_UP_S = 5.0
+_LEAST_SAMPLES = 2
+_HOLD_S = 300.0
+_TABLES = ("mbp_markets", "mbp_quotes", "mbp_resolutions", "mbp_abuse_events")
+
+
+class Params(Model):
+    """`p95` is the lag to reach; since every change is held equally long it is the lag of all of them."""
+
+    p95: Annotated[Duration, Field(gt=0, le=3600)] = Field(
+        description="How long after its commit each change is applied: +180s, 5m."
+    )
+    window: Annotated[Duration, Field(gt=0)] | None = Field(
+        default=None, description="How long the fault is held at most, seconds or 90s, 10m."
+    )
+
+
+async def _prepare(site: Site, params: Params) -> Prepared:
+    async with through(site, "cdc") as cdc:
+        identity = (await cdc.ask("GET", "/identity")).json
+        faults = await _faults(cdc)
+        if faults:
+            raise InjectionError(f"{cdc.base_url}: a fault is already there: {faults[0]!r:.200}")
+        lag = await _lag(cdc)
+        if lag.get("streaming") is not True:
+            raise InjectionError(f"{cdc.base_url}: the consumer is not streaming, so nothing could be delayed")
+    receipt: Receipt = {"fault": site.id, "delay_s": params.p95, "run": site.run_id, "ttl_s": site.ttl_s}
+    prior: JSON = {"identity": identity, "faults": list(faults), "lag": lag}
+    return Prepared(receipt, ("the CDC consumer",), prior)
+
+
+async def _faults(cdc: Client) -> list[dict[str, JSON]]:
+    answer = await cdc.ask("GET", "/faults", accept=(200, 404))
+    if answer.status == 404:
+        raise InjectionError(f"GET {cdc.base_url}/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1")
+    return objects(answer.json, "faults", f"GET {cdc.base_url}/faults")
+
+
+async def _lag(cdc: Client) -> dict[str, JSON]:
+    found = (await cdc.ask("GET", "/lag")).json
+    if not isinstance(found, dict):
+        raise InjectionError(f"GET {cdc.base_url}/lag: expected an object, got {found!r:.100}")
+    return found
+
+
+def _path(receipt: Receipt) -> str:
+    return f"/faults/{quote(str(receipt['fault']), safe='')}"
+
+
+async def _put(site: Site, receipt: Receipt) -> None:
+    body: JSON = {
+        "point": POINT,
+        "kind": KIND,
+        "params": {"delay_s": receipt["delay_s"]},
+        "ttl_s": receipt["ttl_s"],
+        "run": receipt["run"],
+    }
+    async with through(site, "cdc") as cdc:
+        await cdc.ask("PUT", _path(receipt), json=body, accept=(200, 201))
+
+
+def _number(value: JSON) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _agrees(seen: JSON, dose: float) -> bool:
+    """Say whether a witness has seen the dose: the p95 of its last seconds, and its last value, from enough samples."""
+    if not isinstance(seen, dict) or (_number(seen.get("count")) or 0) < _LEAST_SAMPLES:
+        return False
+    values = (_number(seen.get("p95")), _number(seen.get("last")))
+    return all(value is not None and abs(value - dose) <= TOLERANCE_S for value in values)
+
+
+async def _effective(site: Site, receipt: Receipt) -> Probe:
+    dose = _number(receipt["delay_s"]) or 0.0
+    async with through(site, "cdc") as cdc:
+        lag = await _lag(cdc)
+    agree = [name for name in WITNESSES if _agrees(lag.get(name), dose)]
+    evidence: dict[str, JSON] = {
+        "dose_s": dose,
+        "tolerance_s": TOLERANCE_S,
+        "agree": list(agree),
+        **{name: lag.get(name) for name in ("window_s", *WITNESSES, "slot_active", "streaming", "queued")},
+    }
+    return Probe(len(agree) == len(WITNESSES), evidence)
+
+
+async def _withdraw(site: Site, receipt: Receipt) -> None:
+    async with through(site, "cdc") as cdc:
+        await cdc.ask("DELETE", _path(receipt), accept=(200, 204, 404))
+
+
+async def _gone(site: Site, receipt: Receipt) -> Probe:
+    """The fault is not listed, and what it held was applied: the newest commit in the warehouse is a young one."""
+    async with through(site, "cdc") as cdc:
+        listed = any(fault.get("id") == receipt["fault"] for fault in await _faults(cdc))
+        lag = await _lag(cdc)
+    freshness = _number(lag.get("freshness_now_s"))
+    holds = not listed and freshness is not None and freshness <= CAUGHT_UP_S
+    return Probe(holds, {"fault_listed": listed, "freshness_s": freshness, "queued": lag.get("queued")})
+
+
+def _signal(params: Params) -> tuple[Signal, ...]:
+    """Return the freshness of each table: nothing newer comes until the delay is over, and it stays that far behind."""
+    hold_s = params.window if params.window is not None else _HOLD_S
+    points = tuple((float(second), min(float(second), params.p95)) for second in range(int(hold_s) + 1))
+    return tuple(Signal("cdc_freshness_seconds", {"table": table}, points) for table in _TABLES)
+
+
+injector = Injector(
+    summary="changes come late to the warehouse: each is applied so long after its commit",
+    params=Params,
+    positional=("p95",),
+    doors=("cdc",),
+    lease="target",
+    prepare=_prepare,  # type: ignore[arg-type]  # called with an instance of `params` only
+    apply=_put,
+    effective=_effective,
+    withdraw=_withdraw,
+    gone=_gone,
+    signal=_signal,  # type: ignore[arg-type]
+    duration_s=lambda params: params.window if isinstance(params, Params) else None,
+    renew=_put,
+)

