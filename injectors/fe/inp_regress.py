@@ -185,6 +185,13 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     return Probe(holds, evidence)
 
 
+async def _held(site: Site, receipt: Receipt) -> Probe:
+    """Of too many views nobody knows what became of them: then p75 and score say little about the page."""
+    async with through(site, "rum") as rum:
+        announced, gone = lost(await _views(rum), int(str(receipt["after"])))
+    return Probe(gone < MOST_LOST * max(announced, 1), {"lost_beacons": f"{gone} of {announced}"})
+
+
 def _slower(receipt: Receipt) -> list[int]:
     times = receipt["handler_ms"]
     assert isinstance(times, list)
@@ -233,5 +240,6 @@ injector = Injector(
     gone=_gone,
     signal=_signal,  # type: ignore[arg-type]
     renew=_put,
+    held=_held,
     accompany=_accompany,  # type: ignore[arg-type]
 )
