@@ -65,7 +65,7 @@ class SpanFile(SpanExporter):
             "scopeSpans": [{"scope": {"name": "mbp"}, "spans": []}],
         }
         text = json.dumps({"resourceSpans": [head]}, separators=(",", ":"))
-        self._before, self._after = (part.encode() for part in text.split("[]", 1))
+        self._before, self._after = (part.encode() for part in text.rsplit("[]", 1))
         self.dropped = 0
         self._torn = False  # the last line is not whole
         self._open()

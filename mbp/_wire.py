@@ -110,6 +110,7 @@ class Swap(Wire):
     breach: bool
     fault: str | None
     request_id: str
+    trace_id: str | None
 
 
 class SwapPage(Wire):

@@ -16,8 +16,8 @@ AMOUNT = "1"
 UNKNOWN = "contract-probe-unknown"  # an id that nothing opens
 
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]{1,9})?")
-#: Refusals that say something of the market, not of the contract: such an answer is no sample of the journey.
-STATE_CODES = frozenset({"market_not_found", "market_closed", "market_frozen", "market_resolved"})
+#: Refusals of form: a good request met with one is a violation. Any other (frozen, closed, degraded ...) says something
+#: of the market or of the service, not of the contract: such an answer is no sample of the journey.
 FORM_CODES = frozenset({"invalid", "malformed", "not_found", "method_not_allowed"})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mbp._asgi import run
 from mbp._service import StartRefused, hold_data_folder, port_number, read_token, switch_is_on
+from mbp._trace import Tracing
 from mbp.engine.app import build
 from mbp.engine.exchange import Exchange
 from mbp.engine.store import Store
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 deaf = switch_is_on("MBP_ENGINE_DEAF_FAULTS")
                 exchange = Exchange(store, monotonic=time.monotonic, wall=time.time, deaf=deaf)
-                return run(build(exchange, store, token), args.port)
+                return run(build(exchange, store, token, Tracing.of_process("engine")), args.port)
             finally:
                 store.close()
     except (StartRefused, OSError, sqlite3.Error) as error:

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from mbp._asgi import ApiError, create_app
 from mbp._faults import Door, fault_router
 from mbp._service import problem, wall_text
-from mbp._trace import trace_id_of
+from mbp._trace import Traced, Tracing, trace_id_of
 from mbp._wire import Action, Amount, LiquidityAdd, LiquidityRemove, MarketOpen, Side, Wire
 from mbp.engine import amounts, cpmm
 from mbp.engine.cpmm import Refused
@@ -87,11 +87,24 @@ def show_swap(row: SwapRow) -> dict[str, Any]:
         "breach": row.breach,
         "fault": row.fault,
         "request_id": row.request_id,
+        "trace_id": row.trace_id,
     }
 
 
-def build(exchange: Exchange, store: Store, token: str | None) -> FastAPI:
+def span_name(method: str, path: str) -> str | None:
+    """Return the name of a request's span: what it does to a market, or that it is another request."""
+    if not path.startswith("/v1/"):
+        return None
+    if method == "POST":
+        return {"quote": "amm.quote", "swaps": "amm.swap"}.get(path.rpartition("/")[2], "engine.request")
+    return "engine.request"
+
+
+def build(exchange: Exchange, store: Store, token: str | None, tracing: Tracing | None = None) -> FastAPI:
     """Return the engine's app; ``token`` None shuts the fault door."""
+    tracing = tracing or Tracing("engine")
+    series = registry(exchange, faults_on=token is not None)
+    tracing.export_to(series)
 
     async def health() -> str | None:
         try:
@@ -111,15 +124,14 @@ def build(exchange: Exchange, store: Store, token: str | None) -> FastAPI:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    app = create_app(
-        "engine", registry=registry(exchange, faults_on=token is not None), health=health, lifespan=lifespan
-    )
+    app = create_app("engine", registry=series, health=health, lifespan=lifespan)
     app.add_middleware(Door, token=token)
     _add_refusals(app)
     _add_markets(app, exchange)
     _add_trading(app, exchange)
     app.include_router(life_routes(Lifecycle(exchange, store), store))
     app.include_router(fault_router(EngineFaults(exchange)))
+    app.add_middleware(Traced, tracing=tracing, naming=span_name)
     return app
 
 

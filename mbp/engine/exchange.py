@@ -182,6 +182,7 @@ class Exchange:
             fault=fault.id if fault is not None and bias is not None else None,
             request_id=order.request_id,
             idempotency_key=order.idempotency_key,
+            trace_id=order.trace_id,
         )
         after = replace(market, pool=trade.pool, swaps=market.swaps + 1, breaches=market.breaches + breach)
         with self._store.transaction():

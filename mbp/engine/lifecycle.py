@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mbp._trace import child
 from mbp.engine import news, resolution
 from mbp.engine.cpmm import Refused, Side
 from mbp.engine.exchange import Exchange
@@ -74,9 +75,7 @@ class Lifecycle:
             if market.status == "open":
                 raise Refused("resolution_not_started", f"the resolution of market {market_id!r} has not started")
             self._exchange.refuse_held(market_id)
-            decided: tuple[Side, Decider] = (resolution.rule(market.pool), "rule") if outcome is None else (
-                outcome, "manual"
-            )  # fmt: skip
+            decided: tuple[Side, Decider] = (_by_rule(market), "rule") if outcome is None else (outcome, "manual")
             after, event = resolution.finished(market, decided[0], self._wall(), decided[1], by.reason, by.trace_id)
             return Step(after, _audited(market, after, event.type, event.at, by), event)
 
@@ -145,6 +144,13 @@ class Lifecycle:
 def _refuse_ended(market: Market) -> None:
     if not market.live:
         raise Refused(f"market_{market.status}", f"market {market.id!r} is {market.status}")
+
+
+def _by_rule(market: Market) -> Side:
+    with child("resolution.rule", {"mbp.market": market.id}) as span:
+        outcome = resolution.rule(market.pool)
+        span.set_attribute("mbp.outcome", outcome)
+    return outcome
 
 
 def _audited(before: Market, after: Market, event: str, at: float, by: By) -> Change:

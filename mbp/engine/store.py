@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mbp._trace import child
 from mbp.engine.cpmm import Action, Pool, Side
 from mbp.engine.records import RECORDS, Records
 
@@ -33,7 +34,7 @@ CREATE TABLE IF NOT EXISTS swaps (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, market TEXT NOT NULL REFERENCES markets (id),
   side TEXT NOT NULL, action TEXT NOT NULL, amount_in TEXT NOT NULL, amount_out TEXT NOT NULL, fee TEXT NOT NULL,
   k_before TEXT NOT NULL, k_after TEXT NOT NULL, breach INTEGER NOT NULL, fault TEXT, request_id TEXT NOT NULL,
-  idempotency_key TEXT UNIQUE
+  idempotency_key TEXT UNIQUE, trace_id TEXT
 ) STRICT;
 CREATE INDEX IF NOT EXISTS swaps_market ON swaps (market, seq);
 """
@@ -82,6 +83,7 @@ class SwapRow:
     fault: str | None
     request_id: str
     idempotency_key: str | None = None
+    trace_id: str | None = None  # of the request that made it
 
 
 _MARKET = (
@@ -90,7 +92,7 @@ _MARKET = (
 )
 _SWAP = (
     "seq, at, market, side, action, amount_in, amount_out, fee, k_before, k_after, breach, fault, request_id, "
-    "idempotency_key"
+    "idempotency_key, trace_id"
 )
 
 
@@ -128,17 +130,18 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run a block as one transaction: all of it or nothing."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            self.records.settle(committed=False)
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        self.records.settle(committed=True)
+        """Run a block as one transaction: all of it or nothing. Every one that a request asks for ends in the audit."""
+        with child("audit.write"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self.records.settle(committed=False)
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self.records.settle(committed=True)
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file, over a connection of its own: call it off the event loop."""
@@ -209,6 +212,7 @@ class Store:
             row.fault,
             row.request_id,
             row.idempotency_key,
+            row.trace_id,
         )
         names = _SWAP.removeprefix("seq, ")
         marks = ", ".join("?" * len(values))
@@ -265,4 +269,5 @@ def _swap(row: tuple[str, ...]) -> SwapRow:
         fault=row[11],
         request_id=row[12],
         idempotency_key=row[13],
+        trace_id=row[14],
     )

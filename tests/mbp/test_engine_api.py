@@ -11,6 +11,8 @@ import pytest
 from mbp import _wire
 from tests.mbp.engines import ask, open_market, refusal, running, swap
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
 
 @pytest.fixture
 def engine(tmp_path):
@@ -75,7 +77,7 @@ def test_a_quote_is_what_the_swap_executes(engine):
 def test_a_swap_is_answered_with_its_audit_row(engine):
     """The row carries exact products and the exact ratio, and the audit gives the same row."""
     open_market(engine)
-    answer = swap(engine, **{"X-Request-Id": "req-7"})
+    answer = swap(engine, **{"X-Request-Id": "req-7", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
     row = answer.json()
     assert answer.status_code == 201
     assert row == {
@@ -94,6 +96,7 @@ def test_a_swap_is_answered_with_its_audit_row(engine):
         "breach": False,
         "fault": None,
         "request_id": "req-7",
+        "trace_id": TRACE,
     }
     before, after = Fraction(row["k_before"]), Fraction(row["k_after"])
     assert Fraction(row["delta_k_ratio"]) == (after - before) / before

@@ -309,7 +309,7 @@ def test_only_1_opens_the_door(value, tmp_path, monkeypatch):
     built = []
     monkeypatch.setenv("SIM_FAULTS", value)
     monkeypatch.delenv("MBP_FAULT_TOKEN_FILE", raising=False)
-    monkeypatch.setattr("mbp.engine.__main__.build", lambda _exchange, _store, token: built.append(token))
+    monkeypatch.setattr("mbp.engine.__main__.build", lambda _exchange, _store, token, _tracing: built.append(token))
     monkeypatch.setattr("mbp.engine.__main__.run", lambda _app, _port: 0)
     assert main(["--port", "1", "--data", str(tmp_path)]) == 0
     assert built == [None]
@@ -338,7 +338,7 @@ def test_the_switch_opens_the_door(tmp_path, monkeypatch):
     monkeypatch.setenv("SIM_FAULTS", "1")
     monkeypatch.setenv("MBP_FAULT_TOKEN_FILE", str(token))
     built, inner = [], []
-    monkeypatch.setattr("mbp.engine.__main__.build", lambda _exchange, _store, token: built.append(token))
+    monkeypatch.setattr("mbp.engine.__main__.build", lambda _exchange, _store, token, _tracing: built.append(token))
     argv = ["--port", "1", "--data", str(tmp_path / "data")]
     first = iter([True])
 
