@@ -5,17 +5,15 @@ Text from the target is foreign: every sign that Markdown or HTML would act on i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from reports._view import Line, View, plain
 from sim.duration import spell
 from sim.judge import Outcome
+from sim.markdown import escaped
 from sim.report import Finished, Report
 
 MARKS = {"met": "✓", "missed": "✗", "unknown": "?", "pending": "…", "void": "·"}
-
-_ACTS = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&@-])")
 
 
 def render(finished: Finished) -> str:
@@ -109,7 +107,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
 
 def _text(foreign: str) -> str:
     """Return text that Markdown shows as it is, on one line."""
-    return _ACTS.sub(r"\\\1", plain(foreign))
+    return escaped(plain(foreign))
 
 
 report = Report(summary="Markdown for a job's summary, an issue or a chat", file="report.md", render=render)

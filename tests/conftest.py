@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker that `make live` runs and `make test` does not; keep locks and levers to this test run."""
+    settings.register_profile("sim", deadline=None)  # a busy machine is no counter-example
+    settings.load_profile("sim")
     machine = tempfile.TemporaryDirectory(prefix="sim-tests-")
     os.environ["SIM_MACHINE_DIR"] = machine.name
     config.add_cleanup(machine.cleanup)

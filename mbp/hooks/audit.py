@@ -85,3 +85,11 @@ class Audit:
     def first_break(self) -> int | None:
         """Check the whole chain; see the function of this name."""
         return first_break(self._db.execute("SELECT * FROM audit ORDER BY seq"))
+
+    def coverage(self) -> tuple[int, int]:
+        """Return how many executions were decided on, and how many of them have a row here."""
+        found = self._db.execute(
+            "SELECT count(*), count(seen.execution_id) FROM executions "
+            "LEFT JOIN (SELECT DISTINCT execution_id FROM audit) AS seen USING (execution_id) WHERE kind = 'do'"
+        ).fetchone()
+        return int(found[0]), int(found[1])

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from mbp._service import CLIENT_KEEP_ALIVE_S, StartRefused, hold_data_folder, po
 from mbp.hooks import webhook
 from mbp.hooks._http import PAGE_LIMIT, Desk
 from mbp.hooks.audit import EVENTS
+from mbp.hooks.coverage import Coverage, Unknown, asker, look
 from mbp.hooks.endpoint import Endpoints
 from mbp.hooks.store import STATES, Store
 from mbp.hooks.table import DEFAULT_TABLE, Table, TableError, load
@@ -44,8 +46,12 @@ class Executor:
     """The executor over one store and one table."""
 
     def __init__(self, folder: Path, table: Table, urls: Mapping[str, str], *, pretend: Collection[str] = (),
-                 wall: Callable[[], float] = time.time, rest: Callable[[int], float] = rest_s) -> None:  # fmt: skip
-        """Open the store in `folder`; `urls` are base URLs by endpoint name. Raises `sqlite3.Error`."""
+                 wall: Callable[[], float] = time.time, rest: Callable[[int], float] = rest_s,
+                 chain: tuple[str, str] | None = None) -> None:  # fmt: skip
+        """Open the store in `folder`; `urls` are base URLs by endpoint name. Raises `sqlite3.Error`.
+
+        `chain` are the base URLs of Prometheus and Alertmanager; without them the hooks' coverage is not known.
+        """
         self.table, self._urls, self._pretend, self._rest = table, dict(urls), pretend, rest
         self.store = Store(folder, table, urls, wall)
         self.desk = Desk("executor-store")
@@ -53,6 +59,7 @@ class Executor:
         self.ticketing: TicketWorker | None = None
         self.registry = CollectorRegistry()
         self._make_metrics()
+        self._chain, self.coverage = chain, Coverage(self.registry)
         self.changed(self.store.counts())
         self.tickets_changed(self.store.tickets.counts())
         broken = self.store.audit.first_break()
@@ -118,6 +125,12 @@ class Executor:
             return error.detail
         return None
 
+    async def _decided(self) -> tuple[int, int]:
+        try:
+            return await self.desk.do(self.store.audit.coverage)
+        except ApiError as error:
+            raise Unknown(error.detail) from error
+
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Run the workers for the time of the block, then close the store."""
@@ -132,7 +145,8 @@ class Executor:
                 self.ticketing = TicketWorker(
                     self.store.tickets, self.desk, endpoints, self._rest, self.tickets_changed
                 )
-                tasks = [asyncio.create_task(each.run()) for each in (self.workers, self.ticketing)]
+                watch = self.coverage.watch(partial(look, self.table, asker(session), self._chain), self._decided)
+                tasks = [asyncio.create_task(each) for each in (self.workers.run(), self.ticketing.run(), watch)]
                 try:
                     yield
                 finally:
@@ -208,6 +222,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=port_number, required=True, help="port on 127.0.0.1")
     parser.add_argument("--data", type=Path, required=True, help="folder for executions and audit")
     parser.add_argument("--table", type=Path, default=DEFAULT_TABLE, help="the A110 table (default: the bundled one)")
+    parser.add_argument("--prometheus", type=_url, help="with --alertmanager: where to ask how much is in force")
+    parser.add_argument("--alertmanager", type=_url, help="see --prometheus")
     parser.add_argument("--endpoint", type=_endpoint, action="append", default=[], metavar="NAME=URL",
                         help="a service that actions are done at, by its name in the table")  # fmt: skip
     arguments = parser.parse_args(argv)
@@ -218,8 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if unknown := sorted(set(pretend) - known):
             raise StartRefused(f"MBP_EXECUTOR_PRETEND: {unknown[0]!r} is not an action of the table")
         urls = dict(arguments.endpoint)
+        both = (arguments.prometheus, arguments.alertmanager)
+        chain = both if all(both) else None
         with hold_data_folder(arguments.data, "executor"):
-            return run(build(Executor(arguments.data, table, urls, pretend=pretend)), arguments.port)
+            return run(build(Executor(arguments.data, table, urls, pretend=pretend, chain=chain)), arguments.port)
     except TableError as error:
         print(f"executor: {error}", file=sys.stderr)
         return 3

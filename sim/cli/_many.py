@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, fromstring, indent, tostring
 
 from sim.duration import spell
+from sim.markdown import escaped
+from sim.problem import visible
 
 _MARKS = {"passed": "✓", "inconclusive": "?", "aborted": "?", "not run": "·"}
-_ACTS = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&@-])")
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def text(summary: Summary) -> str:
     for run in summary.runs:
         cells = [cell.ljust(width) for cell, width in zip(_cells(run), widths, strict=True)]
         lines.append(f"  {_MARKS.get(run.outcome, '✗')} {'  '.join(cells)}".rstrip())
-        lines += [f"      because {_plain(reason)}" for reason in run.reasons]
+        lines += [f"      because {visible(reason)}" for reason in run.reasons]
     return "\n".join(lines) + "\n"
 
 
@@ -137,14 +136,10 @@ def _suites(reports: Sequence[str]) -> Iterator[Element]:
 def _unrun(run: Ran) -> Element:
     suite = Element("testsuite", {"name": run.exercise, "tests": "1", "failures": "0", "errors": "1", "skipped": "0"})
     case = SubElement(suite, "testcase", {"classname": f"sim.{run.exercise}", "name": "run", "time": "0.000"})
-    message = _plain(f"{run.outcome}: {'; '.join(run.reasons) or 'no reason recorded'}")
+    message = visible(f"{run.outcome}: {'; '.join(run.reasons) or 'no reason recorded'}")
     SubElement(case, "error", {"message": message, "type": "unknown"})
     return suite
 
 
-def _plain(foreign: str) -> str:
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", foreign)
-
-
 def _shown(foreign: str) -> str:
-    return _ACTS.sub(r"\\\1", _plain(foreign))
+    return escaped(visible(foreign))
