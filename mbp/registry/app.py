@@ -52,7 +52,9 @@ class _Metrics(Collector):
         for each in self._registry.drift():
             drift.add_metric([each.subject], each.drifted)
             versions.add_metric([each.subject], each.versions)
-        outcomes = CounterMetricFamily("schema_registry_requests", "Schemas sent, by what came of it.", labels=["outcome"])
+        outcomes = CounterMetricFamily(
+            "schema_registry_requests", "Schemas sent, by what came of it.", labels=["outcome"]
+        )
         for name, count in self._registry.outcomes.items():
             outcomes.add_metric([name], count)
         yield from (drift, versions, outcomes)
@@ -138,7 +140,7 @@ def _add_subjects(app: FastAPI, registry: Registry) -> None:
         return Answer({})
 
     @app.get("/subjects")
-    async def subjects(deleted: Flag = False, subjectPrefix: str = "") -> Response:  # noqa: N803 - the wire's spelling
+    async def subjects(deleted: Flag = False, subjectPrefix: str = "") -> Response:
         return Answer([name for name in registry.store.subjects(deleted) if name.startswith(subjectPrefix)])
 
     @app.get("/subjects/{subject}/versions")
@@ -253,7 +255,7 @@ def _add_config(app: FastAPI, registry: Registry) -> None:
         return Answer({"compatibilityLevel": registry.unset_level(GLOBAL)})
 
     @app.get("/config/{subject}")
-    async def one(subject: str, defaultToGlobal: Flag = False) -> Response:  # noqa: N803 - the wire's spelling
+    async def one(subject: str, defaultToGlobal: Flag = False) -> Response:
         level = registry.level(subject) if defaultToGlobal else registry.store.level(subject)
         if level is None:
             raise registry.no_level(subject)
@@ -270,3 +272,10 @@ def _add_config(app: FastAPI, registry: Registry) -> None:
     @app.get("/mode")
     async def mode() -> Response:
         return Answer({"mode": "READWRITE"})
+
+    @app.get("/mode/{subject}")
+    async def mode_of(subject: str, defaultToGlobal: Flag = False) -> Response:
+        if defaultToGlobal:
+            return Answer({"mode": "READWRITE"})
+        text = f"Subject '{subject}' does not have subject-level mode configured"
+        raise Refused(404, 40409, "no_subject_mode", text)

@@ -45,9 +45,9 @@ def content_hash(kind: Kind, normal: str) -> str:
     return hashlib.sha256(f"{kind}\n{normal}".encode()).hexdigest()
 
 
-_SELECT = (
-    "SELECT v.subject, v.version, s.id, s.kind, s.text, s.hash, v.deleted FROM versions v JOIN schemas s ON s.id = v.schema "
-)
+_SELECT = """
+SELECT v.subject, v.version, s.id, s.kind, s.text, s.hash, v.deleted FROM versions v JOIN schemas s ON s.id = v.schema
+"""
 
 
 class Store:
@@ -96,7 +96,7 @@ class Store:
     def versions(self, subject: str, deleted: bool = False) -> list[Version]:
         """Return a subject's versions, oldest first; with `deleted`, the soft-deleted ones as well."""
         found = self._db.execute(
-            f"{_SELECT} WHERE v.subject = ? AND v.deleted <= ? ORDER BY v.version",  # noqa: S608 - a constant
+            f"{_SELECT} WHERE v.subject = ? AND v.deleted <= ? ORDER BY v.version",
             (subject, int(deleted)),
         )
         return [_version(row) for row in found]
@@ -158,5 +158,4 @@ class Store:
 
 
 def _version(row: tuple[str, int, int, Kind, str, str, int]) -> Version:
-    *rest, deleted = row
-    return Version(*rest, bool(deleted))
+    return Version(*row[:6], bool(row[6]))
