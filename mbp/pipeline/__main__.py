@@ -26,9 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=port_number, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder for what must survive a kill")
     parser.add_argument("--prom", type=http_url, required=True, help="base URL of the Prometheus that watches")
-    parser.add_argument(
-        "--release", type=http_url, help="base URL of the release controller, which takes dec's deploys"
-    )
+    parser.add_argument("--release", type=http_url, help="base URL of the release controller")
     parser.add_argument("--fe", type=http_url, help="base URL of the page's release controller")
     args = parser.parse_args(argv)
     try:

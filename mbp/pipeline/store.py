@@ -114,7 +114,8 @@ class Store:
     def changes(self, after: int, limit: int) -> list[tuple[int, Change]]:
         """Return at most `limit` audit rows with seq > `after`, in order."""
         rows = self._db.execute(
-            "SELECT seq, at, event, before, after, reason, idempotency_key FROM audit WHERE seq > ? ORDER BY seq LIMIT ?",
+            "SELECT seq, at, event, before, after, reason, idempotency_key FROM audit WHERE seq > ? ORDER BY seq "
+            "LIMIT ?",
             (after, limit),
         )
         return [
