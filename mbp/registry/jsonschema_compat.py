@@ -192,7 +192,7 @@ class Check:
         validator = reader.document.validator.evolve(schema=reader.raw)
         try:
             return any(all(validator.is_valid(value) for value in values) for values in facts.enums)
-        except ArithmeticError:  # a remainder of numbers too far apart
+        except (ArithmeticError, TypeError, RecursionError):  # the validator does not get on with it: no proof
             return False
 
 
