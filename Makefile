@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 COVERAGE := $(BIN)/python -m coverage
 
-.PHONY: help run test check live bench soak-kill setup lock clean venv venv-dev
+.PHONY: help run test check live load bench soak-kill setup lock clean venv venv-dev
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,10 @@ live: venv-dev ## every live test, also those that take minutes; with Go also on
 	$(BIN)/sim setup
 	-scripts/tools3.sh
 	$(PYTEST) tests/live
+
+load: venv-dev ## 120 requests a second on the local stack for ten minutes (LOAD_SECONDS=60: one minute)
+	$(BIN)/sim setup
+	$(BIN)/python -m tests.live.load
 
 bench: venv ## measure, side by side, as ratios
 	$(BIN)/python -m bench

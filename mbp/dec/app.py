@@ -38,6 +38,7 @@ from mbp.dec.faults import Mutated, export, fault_points
 from mbp.dec.mode import is_degraded, is_shadow, refuse_degraded
 from mbp.dec.profile import add_profile
 from mbp.dec.quotes import QuoteCache, Quotes
+from mbp.dec.resolving import add_resolution
 from mbp.dec.telemetry import Admission, Counted, Telemetry
 
 Release = Literal["stable", "candidate"]
@@ -135,6 +136,7 @@ def build(
         export(faults, telemetry.registry)
     _add_trading(app, engine, quotes)
     _add_markets(app, engine, quotes)
+    add_resolution(app, engine, quotes, _passed, ERRORS)
     add_profile(app)
     return app
 

@@ -16,9 +16,10 @@ from mbp.dec.mode import MODE, mode_of, shadowed
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-ROUTES = ("/v1/quotes", "/v1/swaps", "/v1/markets", "/v1/markets/{id}", "/v1/markets/{id}/liquidity", "other")
+_OF_MARKET = ("", "/liquidity", "/resolution", "/resolution/finish")
+ROUTES = ("/v1/quotes", "/v1/swaps", "/v1/markets", *(f"/v1/markets/{{id}}{end}" for end in _OF_MARKET), "other")
 CLASSES = ("2xx", "4xx", "429", "5xx")
-_MARKET = re.compile(r"/v1/markets/[^/]+(/liquidity)?")
+_MARKET = re.compile(rf"/v1/markets/[^/]+({'|'.join(_OF_MARKET)})")
 
 
 def route_of(path: str) -> str:
@@ -26,9 +27,7 @@ def route_of(path: str) -> str:
     if path in ROUTES[:3]:
         return path
     found = _MARKET.fullmatch(path)
-    if found:
-        return "/v1/markets/{id}/liquidity" if found[1] else "/v1/markets/{id}"
-    return "other"
+    return f"/v1/markets/{{id}}{found[1]}" if found else "other"
 
 
 def class_of(status: int) -> str:

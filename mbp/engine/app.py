@@ -22,9 +22,10 @@ from mbp.engine import amounts, cpmm
 from mbp.engine.cpmm import Refused
 from mbp.engine.door import EngineFaults
 from mbp.engine.exchange import Exchange, Order
-from mbp.engine.life_routes import Key, MarketPath, Seq, Trace, life_routes, moment
+from mbp.engine.life_routes import Key, MarketPath, Seq, Shadow, Trace, life_routes, moment
 from mbp.engine.lifecycle import Lifecycle
 from mbp.engine.metrics import registry
+from mbp.engine.shadow import ShadowGuard
 from mbp.engine.show import show_market, show_price
 from mbp.engine.store import Store, SwapRow
 from mbp.events import EventInvalid
@@ -126,6 +127,7 @@ def build(exchange: Exchange, store: Store, token: str | None, tracing: Tracing 
 
     app = create_app("engine", registry=series, health=health, lifespan=lifespan)
     app.add_middleware(Door, token=token)
+    app.add_middleware(ShadowGuard)
     _add_refusals(app)
     _add_markets(app, exchange)
     _add_trading(app, exchange)
@@ -233,10 +235,12 @@ def _add_trading(app: FastAPI, exchange: Exchange) -> None:
         key: Key = None,
         request_id: RequestId = None,
         traceparent: Trace = None,
+        shadow: Shadow = None,
     ) -> JSONResponse:
         amount, request, trace_id = _amount(body.amount), request_id or uuid.uuid4().hex, trace_id_of(traceparent)
         order = Order(market_id, body.side, body.action, amount, request, key, trace_id)
-        return JSONResponse(show_swap(exchange.swap(order)), 201)
+        with exchange.rehearsing(shadow is not None):
+            return JSONResponse(show_swap(exchange.swap(order)), 201)
 
     @app.get("/v1/audit/swaps")
     async def audit(

@@ -6,8 +6,10 @@ committed first and taken into memory second; when the store fails, nothing has 
 
 from __future__ import annotations
 
+import copy
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -58,6 +60,24 @@ class Exchange:
             else:
                 self._ended[market.id] = self._end_of(market)
         self._store_ended()
+
+    @contextmanager
+    def rehearsing(self, on: bool) -> Iterator[None]:
+        """Run a block for real, or (``on``) only to see what it would come to: no row, event, hit or change stays.
+
+        Nothing may await inside: the next request must not meet what is only rehearsed.
+        """
+        if not on:
+            yield
+            return
+        self.sweep()
+        kept = self.leases, dict(self._live), set(self._timed), dict(self._ended)
+        self.leases = copy.deepcopy(self.leases)
+        try:
+            with self._store.rehearsal():
+                yield
+        finally:
+            self.leases, self._live, self._timed, self._ended = kept
 
     # Markets
 

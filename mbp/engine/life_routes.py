@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import JSONResponse
@@ -20,6 +20,7 @@ from mbp.engine.store import Store
 MarketPath = Annotated[str, Path(max_length=200)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 Trace = Annotated[str | None, Header()]  # one that is not valid is no trace, and no reason to refuse anything
+Shadow = Annotated[Literal["1"] | None, Header(alias="X-MBP-Shadow")]
 Seq = Annotated[int, Query(ge=0, lt=2**63)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Of = Annotated[str | None, Query(max_length=200)]
@@ -90,10 +91,15 @@ def _add_life(router: APIRouter, life: Lifecycle) -> None:
 
     @router.post("/v1/markets/{market_id}/resolution/finish")
     async def finish(
-        market_id: MarketPath, body: FinishBody | None = None, key: Key = None, traceparent: Trace = None
+        market_id: MarketPath,
+        body: FinishBody | None = None,
+        key: Key = None,
+        traceparent: Trace = None,
+        shadow: Shadow = None,
     ) -> JSONResponse:
-        asked = body or FinishBody()
-        return JSONResponse(life.finish(market_id, asked.outcome, By(asked.reason, key, trace_id_of(traceparent))))
+        asked, by = body or FinishBody(), trace_id_of(traceparent)
+        with life.rehearsing(shadow is not None):
+            return JSONResponse(life.finish(market_id, asked.outcome, By(asked.reason, key, by)))
 
     @router.put("/v1/markets/{market_id}/frozen")
     async def freeze(

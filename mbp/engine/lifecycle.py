@@ -45,6 +45,7 @@ class Lifecycle:
     def __init__(self, exchange: Exchange, store: Store) -> None:
         """Change the markets of ``exchange``, which are kept in ``store``."""
         self._exchange, self._store, self._wall = exchange, store, exchange.now
+        self.rehearsing = exchange.rehearsing
         self.flags = exchange.flags
 
     def start(self, market_id: str, by: By) -> dict[str, Any]:

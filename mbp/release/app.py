@@ -20,6 +20,7 @@ from mbp._wire import Wire
 from mbp.release.controller import Conflict, Controller
 from mbp.release.profiles import Profiles, add_profiles
 from mbp.release.proxy import HOP, NoAnswer, Upstream
+from mbp.release.shadow import MODE, SHADOW, Shadows
 from mbp.release.switch_routes import add_switches
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -28,7 +29,6 @@ Reason = Annotated[str, StringConstraints(max_length=2000)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 # Marks between the controller and the releases; what a client says in them counts for nothing.
-MODE, SHADOW = "x-mbp-mode", "x-mbp-shadow"
 KEPT_BACK = HOP | {MODE, SHADOW}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -107,6 +107,7 @@ def build(
     registry, passed = metrics(controller)
     tracing = tracing or Tracing("release")
     tracing.export_to(registry)
+    shadows = Shadows(controller.switches, upstream, registry)
 
     async def health() -> str | None:
         try:
@@ -121,15 +122,16 @@ def build(
         try:
             yield
         finally:
+            await shadows.close()
             await upstream.close()
 
     app = create_app("release", registry=registry, health=health, lifespan=lifespan)
     _add_refusals(app)
     _add_admin(app, controller)
     _add_changes(app, controller)
-    add_switches(app, controller)
+    add_switches(app, controller, shadows)
     add_profiles(app, controller, upstream, profiles)
-    _add_entry(app, controller, upstream, passed, clock)
+    _add_entry(app, controller, upstream, passed, shadows, clock)
     app.add_middleware(Traced, tracing=tracing, naming=_span_name)
     return app
 
@@ -184,7 +186,12 @@ def _add_changes(app: FastAPI, controller: Controller) -> None:
 
 
 def _add_entry(
-    app: FastAPI, controller: Controller, upstream: Upstream, passed: Counter, clock: Callable[[], float]
+    app: FastAPI,
+    controller: Controller,
+    upstream: Upstream,
+    passed: Counter,
+    shadows: Shadows,
+    clock: Callable[[], float],
 ) -> None:
     @app.api_route("/v1/{rest:path}", methods=METHODS)
     async def entry(request: Request) -> Response:
@@ -197,12 +204,16 @@ def _add_entry(
         raw: bytes = request.scope.get("raw_path", request.url.path.encode()).split(b"?")[0]
         query: bytes = request.scope["query_string"]
         target = (raw + (b"?" + query if query else b"")).decode("latin-1")
+        body = await request.body()
+        shadow = shadows.begin(release, request.method, target, headers, body)
         try:
-            answer = await upstream.send(release, request.method, target, headers, await request.body())
+            answer = await upstream.send(release, request.method, target, headers, body)
         except NoAnswer as error:
             passed.labels(release, "no_answer").inc()
             named = {"X-MBP-Release": release, **mode}
             return JSONResponse(problem("release_unreachable", str(error)), 502, named)
+        if shadow is not None:
+            shadow.answered(answer)
         passed.labels(release, class_of(answer.status)).inc()
         kept = {name: value for name, value in answer.headers.items() if name.lower() != MODE}
         return Response(answer.body, answer.status, kept | mode)

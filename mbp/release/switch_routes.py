@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from mbp._wire import Wire
 from mbp.release.controller import Controller
+from mbp.release.shadow import Shadows
 
 Reason = Annotated[str, StringConstraints(max_length=2000)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
@@ -50,7 +51,7 @@ class ShadowBody(Wire):
     reason: Reason = ""
 
 
-def add_switches(app: FastAPI, controller: Controller) -> None:
+def add_switches(app: FastAPI, controller: Controller, shadows: Shadows) -> None:
     """Add the routes to the controller's app."""
     switches = controller.switches
 
@@ -73,7 +74,7 @@ def add_switches(app: FastAPI, controller: Controller) -> None:
 
     @app.get("/release/shadow")
     async def shadowed() -> JSONResponse:
-        return JSONResponse(switches.show("shadow"))
+        return JSONResponse({**switches.show("shadow"), "counts": shadows.counts()})
 
     @app.put("/release/shadow")
     async def shadow(body: ShadowBody, key: Key = None) -> JSONResponse:

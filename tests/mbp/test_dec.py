@@ -189,6 +189,8 @@ def test_the_committed_contract_is_the_one_served(dec):
         "/v1/markets",
         "/v1/markets/{market}",
         "/v1/markets/{market}/liquidity",
+        "/v1/markets/{market}/resolution",
+        "/v1/markets/{market}/resolution/finish",
         "/v1/quotes",
         "/v1/swaps",
     ]
