@@ -67,14 +67,15 @@ def test_each_change_has_its_event_in_order(engine):
     post(engine, "resolution", {"reason": "over"}, **TRACED)
     post(engine, "resolution/finish", {"outcome": "no", "reason": "seen"})
     rows = feed(engine)
-    assert [(row["seq"], row["type"], row["trace_id"]) for row in rows] == [
-        (1, "market_created", None),
-        (2, "liquidity_added", TRACE),
-        (3, "trade_executed", TRACE),
-        (4, "flagged_abuse", None),
-        (5, "resolution_started", TRACE),
-        (6, "resolution_finished", None),
+    assert [(row["seq"], row["type"], row["trace_id"] == TRACE) for row in rows] == [
+        (1, "market_created", False),
+        (2, "liquidity_added", True),
+        (3, "trade_executed", True),
+        (4, "flagged_abuse", False),
+        (5, "resolution_started", True),
+        (6, "resolution_finished", False),
     ]
+    assert len({row["trace_id"] for row in rows}) == 4  # a request that brings no trace begins one of its own
     for each in rows:
         events.validate(each["type"], each["data"])
         assert (each["subject"], each["schema"]) == ("m1", f"mbp.events.v1/{each['type']}")
@@ -213,10 +214,11 @@ def test_a_market_that_closes_at_a_time_starts_by_itself(engine):
     market = engine.ask("GET", "/v1/markets/m1").json()
     assert (market["status"], market["resolution_started_at"]) == ("resolving", "2023-11-14T22:30:10.000000Z")
     started = feed(engine)[-1]
-    assert (started["type"], started["at"], started["data"]["by"]) == (
+    assert (started["type"], started["at"], started["data"]["by"], started["trace_id"]) == (
         "resolution_started",
         "2023-11-14T22:30:10.000000Z",
         "rule",
+        None,  # nobody asked for it
     )
     assert audit(engine) == [
         ("m1", "resolution_started", {"status": "open"}, {"status": "resolving"}, "its closing time has come")
@@ -284,7 +286,7 @@ def test_a_frozen_market_is_resolved_and_then_thawed(engine):
 def test_a_freeze_is_done_once_a_key_and_audited(engine):
     """The same key gives the first answer again, for another request it is refused; what is so leaves no row."""
     open_market(engine)
-    key = {"Idempotency-Key": "k1"}
+    key = {"Idempotency-Key": "k1", **TRACED}
     first = freeze(engine, **key).json()
     assert freeze(engine, False, reason="resolved").json()["frozen"] is False
     assert freeze(engine, **key).json() == first
@@ -296,7 +298,7 @@ def test_a_freeze_is_done_once_a_key_and_audited(engine):
         ("m1", "unfreeze", {"frozen": True}, {"frozen": False}, "resolved"),
     ]
     (row, _) = engine.ask("GET", "/v1/audit/markets?market=m1").json()["rows"]
-    assert (row["seq"], row["at"], row["idempotency_key"], row["trace_id"]) == (1, OPENED, "k1", None)
+    assert (row["seq"], row["at"], row["idempotency_key"], row["trace_id"]) == (1, OPENED, "k1", TRACE)
 
 
 # Flags
