@@ -142,7 +142,7 @@ class Platform:
         options = {
             "postgres": ["--data", str(self.folder / "data of it")],
             "relay": ["--engine", self.feed.url, "--postgres", self.url],
-            "cdc": ["--source", self.source, "--warehouse", self.url, "--silent", "3"],
+            "cdc": ["--source", self.source, "--warehouse", self.url, "--silent", "3", "--queue-bytes", "60000"],
         }[name]
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-m", f"mbp.data.{name}", "--port", str(self.ports[name]), *options],
@@ -336,6 +336,7 @@ def test_the_delay_line_holds_the_whole_stream_and_its_end_applies_it_at_once(pl
     with trading(platform, seconds=6):
         time.sleep(6)
         lag = platform.ask("cdc", "/lag")
+    assert 40_000 < lag["queued_bytes"] < 500_000, "it stops reading when more than the bound waits"
     for witness in ("event_lag_s", "freshness_s", "replay_lag_s"):
         assert abs(lag[witness]["last"] - 4) < 1.5, lag
     platform.ask("cdc", "/faults/f1", method="DELETE")

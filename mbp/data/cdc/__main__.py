@@ -13,7 +13,7 @@ from mbp._faults import Faults
 from mbp._service import StartRefused, port_number, read_token, switch_is_on
 from mbp.data.cdc.app import build, point
 from mbp.data.cdc.consumer import SILENT_S, Clocks, Consumer
-from mbp.data.cdc.line import Line
+from mbp.data.cdc.line import LIMIT_BYTES, Line
 from mbp.data.cdc.state import State
 from mbp.data.cdc.witness import watch
 
@@ -25,13 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--source", required=True, help="postgresql://USER@HOST:PORT/DATABASE of the hot tables")
     parser.add_argument("--warehouse", help="the same of the schema wh, when it is reached another way")
     parser.add_argument("--silent", type=float, default=SILENT_S, help="seconds without a word of the server")
+    parser.add_argument("--queue-bytes", type=int, default=LIMIT_BYTES, help="what may wait before reading pauses")
     args = parser.parse_args(argv)
     try:
         faults_on = switch_is_on("SIM_FAULTS")
         token = read_token(os.environ.get("MBP_FAULT_TOKEN_FILE"), "MBP_FAULT_TOKEN_FILE") if faults_on else None
         warehouse, line, clocks, stop = (
             args.warehouse or args.source,
-            Line(),
+            Line(args.queue_bytes),
             Clocks(time.monotonic, time.time),
             threading.Event(),
         )

@@ -8,6 +8,7 @@ libraries, to a cache that everybody can read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -22,6 +23,7 @@ from mbp._service import StartRefused
 
 PROGRAMS = ("postgres", "initdb")
 USERS = ("postgres", "nobody")  # whom the server runs as when we are root, which PostgreSQL refuses to be
+_MAKING_S = 600.0
 _DEBIAN = Path("/usr/lib/postgresql")
 # Libraries are found relative to the programs: the two folders keep their places to each other.
 _PARTS = (
@@ -129,8 +131,18 @@ def cache(who: Account | None) -> Path:
         elif who is not None and not reachable(folder, who):
             refused.append(f"{folder}: {who.name} cannot get there")
         else:
+            _tidy(folder)
             return folder
     raise StartRefused(f"no folder to keep PostgreSQL's files in: {'; '.join(refused)}")
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what makers that were killed left half made; nobody takes this long."""
+    newest = max((each.stat().st_mtime for each in folder.iterdir()), default=0.0)
+    for each in folder.glob("making-*"):
+        with contextlib.suppress(OSError):  # it was finished, or removed, by somebody else meanwhile
+            if each.stat().st_mtime < newest - _MAKING_S:
+                shutil.rmtree(each, ignore_errors=True)
 
 
 def usable(found: Binaries, who: Account | None) -> Path:
