@@ -71,6 +71,7 @@ def serving(folder, **options):
     """Give the URL of a registry on a real socket."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen(64)  # whoever comes before the server does waits, and is not refused
     ready, servers = threading.Event(), []
 
     def serve():
