@@ -49,6 +49,11 @@ def _mark(receipt: Receipt) -> str:
     return f"{_MARK} {receipt['fault']}"
 
 
+def _is_ours(receipt: Receipt, version: dict[str, Any]) -> bool:
+    """Say whether a version carries the mark, whole: one injection's id may begin with another's."""
+    return f'"{_mark(receipt)}"' in version["schema"]
+
+
 async def _numbers(registry: Client, receipt: Receipt, deleted: bool) -> list[int]:
     """Return the versions of the subject, oldest first; none when it is not there."""
     asked = {"deleted": "true"} if deleted else None
@@ -86,7 +91,7 @@ async def _ours(registry: Client, receipt: Receipt) -> list[int]:
     """Return the versions, soft-deleted ones too, that carry this injection's mark."""
     found = []
     for number in await _numbers(registry, receipt, True):
-        if f'"{_mark(receipt)}"' in (await _version(registry, receipt, str(number)))["schema"]:
+        if _is_ours(receipt, await _version(registry, receipt, str(number))):
             found.append(number)
     return found
 
@@ -172,7 +177,7 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
         live = await _numbers(registry, receipt, False)
         latest = await _version(registry, receipt, "latest")
         earlier = [each for each in live if each != latest.get("version")]
-        new = _mark(receipt) in latest["schema"] and bool(earlier)
+        new = _is_ours(receipt, latest) and bool(earlier)
         evidence: dict[str, JSON] = {
             "subject": receipt["subject"],
             "latest": latest.get("version"),

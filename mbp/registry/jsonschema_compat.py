@@ -32,7 +32,7 @@ from mbp.registry.jsonschema_facts import (
     types_of,
 )
 
-STEPS = 20_000
+STEPS = 5_000
 MESSAGES = 20
 _UNREASONED = ("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef")
 
