@@ -217,7 +217,7 @@ def test_the_shipped_tools_file_is_valid_and_ships_no_unverified_archive() -> No
     assert folder is not None
     known = tools.load(folder / "tools.yaml")
     assert {name for name, tool in known.tools.items() if not tool.optional} == {"prometheus", "alertmanager", "node"}
-    assert known.hints["darwin"] == "brew install prometheus alertmanager"
+    assert known.hints["darwin"] == "brew install prometheus alertmanager; brew install --cask chromium"
 
 
 @pytest.mark.parametrize(

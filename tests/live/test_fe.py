@@ -141,7 +141,7 @@ def test_a_real_browser_views_the_page_and_nothing_is_lost(here: Here) -> None:
         before = here.rows("beacon")
         body = {"point": "fe.bundle", "kind": "regress", "params": {"inp_ms": 400}, "ttl_s": 60, "run": "r1"}
         assert call(f"{here.page}/faults/f1", body, "PUT", **BEARER)[0] == 200
-        while len(here.rows("beacon")) < len(before) + 3:
+        while len(here.rows("beacon")) < len(before) + 6:
             time.sleep(0.1)
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("chrom" in each.name() for each in family)
