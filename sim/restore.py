@@ -7,13 +7,15 @@ t0, so that any process can make them. A value that still differs afterwards is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
-from sim import wire
+from sim import expression, wire
 from sim.event import JSON
 from sim.fill import fill
 from sim.injection import Say
+from sim.judge.present import Supposed
 from sim.observation import CannotLook, ObserverKind
 from sim.secret import SecretMissing, Secrets
 from sim.target import Auth, Fact, ObserverSpec, Restore
@@ -39,9 +41,17 @@ class RestoreError(Exception):
 
 
 def record(
-    call: Restore, prior: JSON, specs: Mapping[str, ObserverSpec], fact: Fact, exports: Mapping[str, str]
+    call: Restore,
+    prior: JSON,
+    specs: Mapping[str, ObserverSpec],
+    fact: Fact,
+    exports: Mapping[str, str],
+    injections: Sequence[str] = (),
 ) -> dict[str, JSON]:
-    """Return the journal's record of one fact: its prior value, the call that sets it, and how it is read."""
+    """Return the journal's record of one fact: its prior value, the call that sets it, and how it is read.
+
+    With a subject that carries an injection's id, the call is made for each of `injections`.
+    """
     made = fill(call.model_dump(mode="json", by_alias=True, exclude_none=True), exports)
     made["url"] = made["url"].replace("{prior}", str(prior))
     if "json" in made:
@@ -54,17 +64,42 @@ def record(
         "observer": name,
         "spec": fill(specs[name].model_dump(mode="json", exclude_unset=True), exports),
         "read": fact.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        **({"injections": list(injections)} if fact.subject else {}),
     }
 
 
-def planned(ledger: Ledger, exports: Mapping[str, str]) -> list[dict[str, JSON]]:
-    """Return the records of every fact that the profile can set back and that reads something now."""
+def planned(ledger: Ledger, exports: Mapping[str, str], injections: Sequence[str] = ()) -> list[dict[str, JSON]]:
+    """Return the records of every fact that the profile can set back, and that reads something now.
+
+    What the fault will bring with it reads nothing yet: it is set back to where no action is in effect on it.
+    """
     target = ledger.plan.target
-    return [
-        record(call, found.value, target.observers, target.facts[call.fact], exports)
-        for call in target.restore
-        if (found := ledger.states.get(call.fact)) is not None and found.value is not None
+    made = []
+    for call in target.restore:
+        fact, found = target.facts[call.fact], ledger.states.get(call.fact)
+        if found is None:
+            continue
+        prior = _untouched(ledger, call.fact) if found.value is None and fact.subject else found.value
+        if prior is not None:
+            made.append(record(call, prior, target.observers, fact, exports, injections))
+    return made
+
+
+def _untouched(ledger: Ledger, fact: str) -> JSON:
+    """Return the one value of a fact at which no action of the hook is in effect; null when it is not one."""
+    effects = [expression.parse(action.effect) for action in ledger.plan.actions if action.effect]
+    mine = [effect for effect in effects if fact in expression.facts_of(effect, ledger.words)]
+    values = [
+        value
+        for value in ledger.plan.target.facts[fact].values or (True, False)
+        if mine and all(_if(ledger, fact, value, effect) is expression.Truth.FALSE for effect in mine)
     ]
+    return values[0] if len(values) == 1 else None
+
+
+def _if(ledger: Ledger, fact: str, value: JSON, effect: expression.Node) -> expression.Truth:
+    """Return what an expression would come to if a fact read that value."""
+    return expression.evaluate(effect, Supposed(ledger, fact, value), ledger.words).truth
 
 
 def differing(ledger: Ledger, covered: Collection[str]) -> list[str]:
@@ -114,12 +149,13 @@ async def put_back(
     trouble: str | None = None
     try:
         reads = await _patiently(done, kind, secrets)
-        if reads != prior:
+        if not _as_before(done, reads):
             say("restore.called", {"fact": fact, "reads": reads, "prior": prior, "by": by})
-            await send(done["call"], secrets)
+            for call in _calls(done):
+                await send(call, secrets)
             reads = await _settle(done, kind, secrets)
-        if reads == prior:
-            journal.write("restored", fact=fact, value=prior, by=by)
+        if _as_before(done, reads):
+            journal.write("restored", fact=fact, value=reads, by=by)
             return None
         trouble = f"{fact} reads {reads!r}, was {prior!r}"
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with this fact, the others are still put back
@@ -128,11 +164,23 @@ async def put_back(
     return secrets.redact(trouble)
 
 
+def _as_before(done: Mapping[str, Any], reads: JSON) -> bool:
+    """Whether a fact reads as before; what the fault brought with it may also be gone."""
+    return bool(reads == done["prior"]) or (reads is None and "injections" in done)
+
+
+def _calls(done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the calls that set a fact back: one, or one for each injection whose subject it may be."""
+    call = dict(done["call"])
+    ids = [quote(str(each), safe="") for each in done.get("injections", ())]
+    return [{**call, "url": call["url"].replace("{injection}", each)} for each in ids] if ids else [call]
+
+
 async def _settle(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
     reads: JSON = None
     for _ in range(int(SETTLE_S / LOOK_AGAIN_S)):
         reads = await _patiently(done, kind, secrets)
-        if reads == done["prior"]:
+        if _as_before(done, reads):
             return reads
         await asyncio.sleep(LOOK_AGAIN_S)
     return reads
@@ -152,7 +200,8 @@ async def _read(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -
     """Return what the fact reads now, through an observer of its own."""
     fact = Fact.model_validate(done["read"])
     spec = ObserverSpec.model_validate(done["spec"])
-    given = opening(str(done["observer"]), spec, kind, {str(done["fact"]): fact}, {"secrets": secrets})
+    more = {"secrets": secrets, "injections": tuple(done.get("injections", ()))}
+    given = opening(str(done["observer"]), spec, kind, {str(done["fact"]): fact}, more)
     try:
         async with asyncio.timeout(LOOK_S), kind.open(given) as observer:
             for observation in await observer.poll():

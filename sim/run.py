@@ -284,7 +284,7 @@ class Run:
         self.say("inject", self.log.now() + budget)
         Preflight(self).still_quiet()
         journal = self.journalled()
-        self.restores = restore.planned(self.judge.ledger, self.around.exports)
+        self.restores = restore.planned(self.judge.ledger, self.around.exports, [each.site.id for each in self.sites])
         for made in self.restores:
             journal.write("restore", **made)
         self.injections = Injections(self.sites, journal, self.log)

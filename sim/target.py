@@ -206,7 +206,10 @@ class Binding(Model):
 
 
 class Restore(Model):
-    """Sets one state fact back at its controller. `{prior}` in `json` or in the URL is the value at baseline."""
+    """Sets one state fact back at its controller. `{prior}` in `json` or in the URL is the value at baseline.
+
+    For a fact with `subject: injection`, `{injection}` in the URL is the injection's id.
+    """
 
     fact: str
     method: Literal["PUT", "POST", "PATCH", "DELETE"] = "PUT"

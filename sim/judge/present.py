@@ -52,6 +52,20 @@ class Now:
         raise ValueError(f"{node} has no meaning outside a clause")
 
 
+class Supposed(Now):
+    """The present, save that one state fact reads `value`."""
+
+    def __init__(self, ledger: Ledger, fact: str, value: Any) -> None:
+        super().__init__(ledger)
+        self._fact, self._value = fact, value
+
+    def reading(self, fact: str) -> Reading:
+        """Return the supposed reading of the one fact, the last one of any other."""
+        if fact != self._fact:
+            return super().reading(fact)
+        return Reading(kind="state", values=(Witness(self._value, 0, 0.0),), settled=True, seeing=True)
+
+
 def _number(sample: Witness) -> float:
     assert not isinstance(sample.value, str | None), "a gauge is a number"
     return float(sample.value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sim import log, undo
+from sim import log, restore, undo
 from sim.observation import Observation
 from tests.kernel.scripted import PROFILE, World, bent, play
 
@@ -32,7 +33,6 @@ class Market:
     goes: bool = False
     thaws: bool = True
     there_before: Any = None
-    last: tuple[Any, Any] | None = None
 
     def reads(self, world: World) -> tuple[Any, Any]:
         """Return what `frozen` and `phase` read now."""
@@ -42,14 +42,14 @@ class Market:
             return None, None
         frozen = world.passed(world.since(world.fires, world.script.act, world.script.effect))
         thawed = self.thaws and world.passed(world.since(world.resolved, world.script.reverse))
+        thawed = thawed or world.set_back.get("frozen") is False
         return frozen and not thawed, "open" if world.off is None else "done"
 
     def more(self, world: World, who: str) -> list[Observation]:
         """Return what the observer of states sees besides."""
         reads = self.reads(world)
-        if who != "state" or reads == self.last:
+        if who != "state":
             return []
-        self.last = reads
         return [Observation("state", {"fact": n, "value": v}) for n, v in zip(("frozen", "phase"), reads, strict=True)]
 
 
@@ -95,3 +95,46 @@ def test_an_effect_that_stays_is_missed_and_not_put_back(tmp_path: Path, monkeyp
     assert (str(judgement.outcome), judgement.reasons) == (
         "unsafe", ("not put back: frozen reads True, did not exist before",),
     )  # fmt: skip
+
+
+RESTORE = {"fact": "frozen", "url": "http://scripted/{injection}", "json": {"frozen": "{prior}"}}
+
+
+def test_what_can_be_set_back_is(tmp_path: Path, monkeypatch: Any) -> None:
+    """Never undone, and the profile says how: failed at recover, set back to where no action is in effect."""
+    calls: list[str] = []
+    real = restore._calls
+
+    def told(done: Any) -> Any:
+        calls.extend(call["url"] for call in real(done))
+        return real(done)
+
+    monkeypatch.setattr(restore, "_calls", told)
+    script = bent(more=Market(thaws=False).more)
+    judgement, world = play(
+        tmp_path, monkeypatch, script, profile={**profile(), "restore": [*PROFILE["restore"], RESTORE]}
+    )
+    assert (str(judgement.outcome), judgement.link) == ("failed", "recover")
+    assert world.set_back["frozen"] is False
+    lines = [json.loads(line) for line in (tmp_path / "undo.jsonl").read_text().splitlines()]
+    made = next(line for line in lines if line["record"] == "restore" and line["fact"] == "frozen")
+    fault = next(event.data["fault"] for event in log.read(tmp_path / "log.jsonl") if event.kind == "fault.prepared")
+    assert (made["prior"], made["injections"]) == (False, [fault])
+    assert undo.read(tmp_path / "undo.jsonl").unfinished is False
+    assert calls == [f"http://scripted/{fault}"]
+
+
+def test_what_is_gone_with_the_fault_is_back(tmp_path: Path, monkeypatch: Any) -> None:
+    """The subject was taken away: nothing is called."""
+    script = bent(more=Market(goes=True, thaws=False).more)
+    judgement, world = play(
+        tmp_path, monkeypatch, script, profile={**profile(), "restore": [*PROFILE["restore"], RESTORE]}
+    )
+    assert (str(judgement.outcome), judgement.reasons, "frozen" in world.set_back) == ("passed", (), False)
+
+
+def test_a_value_that_nobody_can_name_is_not_set_back(tmp_path: Path, monkeypatch: Any) -> None:
+    """No action speaks of `phase`: where to set it back to is not known, so there is no record of it."""
+    call = {"fact": "phase", "url": "http://scripted/{injection}", "json": {"phase": "{prior}"}}
+    play(tmp_path, monkeypatch, bent(more=Market().more), profile={**profile(), "restore": [*PROFILE["restore"], call]})
+    assert '"fact":"phase"' not in (tmp_path / "undo.jsonl").read_text().replace(" ", "")

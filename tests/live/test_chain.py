@@ -21,7 +21,7 @@ from tests.live.chains import Bench, Result
 from tests.live.links import EXPECTED, LIGHT, Case, built, cases
 
 #: How many stacks stand side by side: each is many small processes that mostly wait.
-SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = int(os.environ.get("SIM_TEST_SIDE_BY_SIDE", "3"))
 
 
 def _wrong_action(bench: Bench) -> None:
