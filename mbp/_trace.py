@@ -139,16 +139,16 @@ class Tracing(Collector):
         with self._span(name, _remote(parent), kind, attributes) as span:
             yield span
 
-    @contextmanager
-    def joined(self, name: str, trace_id: str | None, attributes: Attributes | None = None) -> Iterator[Span]:
-        """Put a span around work on a record that says which trace it came from, by its id alone (32 hex digits).
+    def record(self, name: str, trace_id: str | None, began: float, attributes: Attributes | None = None) -> None:
+        """Write down work on a record that is done now and began at ``began`` (Unix seconds).
 
-        It is a span of that trace without a parent there; a record that says nothing begins a new trace.
+        The record says which trace it came from by its id alone (32 hex digits), so the span has no parent there; a
+        record that says nothing begins a trace of its own.
         """
         token = self._ids.joined.set(int(trace_id, 16) if trace_id else None)
         try:
-            with self._span(name, Context(), SpanKind.CONSUMER, attributes) as span:
-                yield span
+            start = int(began * 1e9)
+            self._tracer.start_span(name, Context(), SpanKind.CONSUMER, attributes, start_time=start).end()
         finally:
             self._ids.joined.reset(token)
 

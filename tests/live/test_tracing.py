@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from tests.conftest import tool
@@ -47,8 +48,8 @@ def metrics(bench: Bench, export: str) -> dict[str, float]:
 
 
 @pytest.mark.timeout(300)
-def test_a_views_trace_reaches_the_audit_row_and_the_event(bench: Bench) -> None:
-    """Page → public entry → decision API → engine: each span under the one that asked, the rows with the trace's id."""
+def test_a_views_trace_reaches_the_audit_row_and_the_warehouse(bench: Bench) -> None:
+    """Page, entry, decision API, engine, relay, warehouse: each span under the one that asked, each row with the id."""
     request = urllib.request.Request(bench.state.exports["fe"] + "/api/v1/swaps", json.dumps(SWAP).encode())
     for name, value in {"Content-Type": "application/json", "traceparent": HEADER}.items():
         request.add_header(name, value)
@@ -68,6 +69,36 @@ def test_a_views_trace_reaches_the_audit_row_and_the_event(bench: Bench) -> None
     audited = bench.ask("engine", "GET", f"/v1/audit/swaps?after={after}&limit=1")["rows"]
     assert audited == [made]
     assert _event(bench) == ("trade_executed", "resident")
+    assert _warehouse(bench) == [("mbp_quotes", "resident"), ("mbp_trades", "resident")]
+    deadline = time.monotonic() + 5  # a span is written when its work is done: the row may be seen a moment before
+    while len(data := _of_the_data(bench)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert data == [("cdc", "data.apply"), ("relay", "int.relay")]
+
+
+def _of_the_data(bench: Bench) -> list[tuple[str, str]]:
+    own = ((span["file"], span["name"]) for span in spans(bench) if span["traceId"] == TRACE)
+    return sorted(each for each in own if each[0] not in FILES)
+
+
+def _warehouse(bench: Bench, within_s: float = 30.0) -> list[tuple[str, str]]:
+    """Return the warehouse's rows of the trace, as soon as there are two."""
+    db = psycopg2.connect(bench.state.exports["postgres"])
+    db.autocommit = True
+    query = " UNION ALL ".join(
+        f"SELECT '{table}', market FROM wh.{table} WHERE trace_id = '{TRACE}'" for table in ("mbp_quotes", "mbp_trades")
+    )
+    try:
+        deadline = time.monotonic() + within_s
+        while True:
+            with db.cursor() as cursor:
+                cursor.execute(query)
+                rows = sorted(cursor.fetchall())
+            if len(rows) == 2 or time.monotonic() > deadline:
+                return rows
+            time.sleep(0.1)
+    finally:
+        db.close()
 
 
 FILES = ("fe", "release", "dec-stable", "dec-candidate", "engine")
@@ -106,5 +137,8 @@ def test_every_counted_request_has_its_span_on_the_disk(bench: Bench) -> None:
         assert seen['trace_spans_dropped_total{service="dec"}'] == 0.0
 
 
+COUNTERS = ("dec_requests_total{", "dec_shadow_requests_total{")
+
+
 def _counted(seen: dict[str, float]) -> tuple[float]:
-    return (sum(value for name, value in seen.items() if name.startswith("dec_requests_total{")),)
+    return (sum(value for name, value in seen.items() if name.startswith(COUNTERS)),)

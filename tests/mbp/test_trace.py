@@ -308,12 +308,13 @@ def test_work_on_a_record_joins_the_trace_that_the_record_names():
     exporter = InMemorySpanExporter()
     tracing = Tracing("relay", exporter)
     for trace_id in (TRACE, None, TRACE):
-        with tracing.joined("int.relay", trace_id, {"mbp.seq": 7}), child("part"):
-            pass
-    ids = [f"{span.context.trace_id:032x}" for span in exporter.get_finished_spans()]
-    assert ids == [TRACE, TRACE, ids[2], ids[2], TRACE, TRACE]
-    assert ids[2] != TRACE
-    assert [span.parent is None for span in exporter.get_finished_spans()] == [False, True] * 3
+        tracing.record("int.relay", trace_id, 1.5, {"mbp.seq": 7})
+    spans = exporter.get_finished_spans()
+    ids = [f"{span.context.trace_id:032x}" for span in spans]
+    assert ids == [TRACE, ids[1], TRACE]
+    assert ids[1] != TRACE
+    first = spans[0]
+    assert (first.parent, first.start_time, dict(first.attributes)) == (None, 1_500_000_000, {"mbp.seq": 7})
     with tracing.span("x") as span:
         assert span.get_span_context().trace_id != int(TRACE, 16)
 
@@ -474,7 +475,8 @@ def test_a_trace_is_shown_as_a_tree_over_the_files_of_all_services(tmp_path, cap
     dec = Tracing("dec", SpanFile(tmp_path, "dec-candidate", who))
     with release.span("release.request", parent=HEADER), dec.span("decision.request", parent=traceparent()) as span:
         span.set_attribute("http.response.status_code", 201)
-    with dec.joined("data.apply", TRACE), release.span("other"):
+    dec.record("data.apply", TRACE, 4e9)
+    with release.span("other"):
         pass
     with (tmp_path / "release.jsonl").open("a") as file:
         file.write(f'{{"torn": "{TRACE}"\n{{"resourceSpans": "{TRACE}"}}\n')
