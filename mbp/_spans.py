@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -68,6 +69,7 @@ class SpanFile(SpanExporter):
         self._before, self._after = (part.encode() for part in text.rsplit("[]", 1))
         self.dropped = 0
         self._torn = False  # the last line is not whole
+        self._lock = Lock()  # a service may end spans on several threads
         self._open()
 
     def _open(self) -> None:
@@ -78,19 +80,21 @@ class SpanFile(SpanExporter):
         """Append the spans; a failure is counted and told, not raised."""
         for span in spans:
             body = json.dumps([as_json(span)], separators=(",", ":"), ensure_ascii=True).encode()
-            line = (b"\n" if self._torn else b"") + self._before + body + self._after + b"\n"
-            try:
-                if self._size + len(line) > self._limit:
-                    self._turn_over()
-                self._write(line)
-            except OSError:
-                self.dropped += 1
-                return SpanExportResult.FAILURE
+            line = self._before + body + self._after + b"\n"
+            with self._lock:
+                try:
+                    if self._size + len(line) > self._limit:
+                        self._turn_over()
+                    self._write(line)
+                except OSError:
+                    self.dropped += 1
+                    return SpanExportResult.FAILURE
         return SpanExportResult.SUCCESS
 
     def _write(self, line: bytes) -> None:
         if self._file < 0:
             self._open()
+        line = b"\n" + line if self._torn else line
         written = os.write(self._file, line)
         self._size += written
         self._torn = written != len(line)  # a full disk takes a part; the next line begins on a line of its own

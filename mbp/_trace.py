@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -21,6 +22,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags
 from prometheus_client.core import CounterMetricFamily
@@ -73,9 +75,22 @@ class _Counter(SpanProcessor):
 
     def __init__(self) -> None:
         self.ended: dict[str, int] = {}
+        self._lock = Lock()
 
     def on_end(self, span: ReadableSpan) -> None:
-        self.ended[span.name] = self.ended.get(span.name, 0) + 1
+        with self._lock:
+            self.ended[span.name] = self.ended.get(span.name, 0) + 1
+
+
+class _Ids(RandomIdGenerator):
+    """Random ids, but for the trace id of a span that joins a trace that is known by its id only."""
+
+    def __init__(self) -> None:
+        self.joined: ContextVar[int | None] = ContextVar("mbp_joined", default=None)
+
+    def generate_trace_id(self) -> int:
+        known = self.joined.get()
+        return super().generate_trace_id() if known is None else known
 
 
 class Tracing(Collector):
@@ -86,9 +101,10 @@ class Tracing(Collector):
     ) -> None:
         """Make the tracer; without an exporter spans are counted and passed on, and kept nowhere."""
         self.service, self._exporter = service, exporter
-        self._counter = _Counter()
+        self._counter, self._ids = _Counter(), _Ids()
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,
+            id_generator=self._ids,
             resource=Resource({"service.name": service, **(resource or {})}),
             shutdown_on_exit=False,
         )
@@ -122,6 +138,19 @@ class Tracing(Collector):
         """Put a span around a block: under the header ``parent``, or without one as the root of a new trace."""
         with self._span(name, _remote(parent), kind, attributes) as span:
             yield span
+
+    def record(self, name: str, trace_id: str | None, began: float, attributes: Attributes | None = None) -> None:
+        """Write down work on a record that is done now and began at ``began`` (Unix seconds).
+
+        The record says which trace it came from by its id alone (32 hex digits), so the span has no parent there; a
+        record that says nothing begins a trace of its own.
+        """
+        token = self._ids.joined.set(int(trace_id, 16) if trace_id else None)
+        try:
+            start = int(began * 1e9)
+            self._tracer.start_span(name, Context(), SpanKind.CONSUMER, attributes, start_time=start).end()
+        finally:
+            self._ids.joined.reset(token)
 
     @contextmanager
     def _span(

@@ -93,8 +93,11 @@ def show_swap(row: SwapRow) -> dict[str, Any]:
 
 
 def span_name(method: str, path: str) -> str | None:
-    """Return the name of a request's span: what it does to a market, or that it is another request."""
-    if not path.startswith("/v1/"):
+    """Return the name of a request's span: what it does to a market, or that it is another request.
+
+    The feeds have none: machines read them all day long, and what they read has its trace already.
+    """
+    if not path.startswith("/v1/") or path.startswith(("/v1/events", "/v1/audit")):
         return None
     if method == "POST":
         return {"quote": "amm.quote", "swaps": "amm.swap"}.get(path.rpartition("/")[2], "engine.request")

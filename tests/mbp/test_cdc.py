@@ -12,6 +12,7 @@ import pytest
 from mbp._faults import Faults
 from mbp.data import schema
 from mbp.data.cdc.app import build, point
+from mbp.data.cdc.consumer import traces
 from mbp.data.cdc.line import Line
 from mbp.data.cdc.pgoutput import Change, Transaction
 from mbp.data.cdc.state import State
@@ -278,3 +279,13 @@ def test_only_what_is_as_its_schema_says_comes_into_the_warehouse(change, told):
     """Events by their JSON Schema, rows by the table's shape; whatever is not, is put aside with the reason."""
     said = checked(change)
     assert said is None if told is None else str(said).startswith(told)
+
+
+def test_the_traces_of_a_commit_are_those_of_its_rows():
+    """Each once, with its tables; heartbeat and samples come from none."""
+    rows = [("mbp_trades", "a"), ("mbp_quotes", "a"), ("mbp_heartbeat", None), ("mbp_trades", "b")]
+    done = commit(1.0)
+    done.changes.extend(
+        Change("insert", "public", table, {} if trace is None else {"trace_id": trace}) for table, trace in rows
+    )
+    assert traces(done) == {"a": ["mbp_trades", "mbp_quotes"], "b": ["mbp_trades"]}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from mbp._trace import Tracing
 from mbp.data.relay.feed import Feed, FeedError
 from mbp.data.relay.relay import Relay, Watch, stamp
 from mbp.data.relay.rows import batch
@@ -99,3 +101,14 @@ def test_an_engine_that_cannot_be_reached_is_a_feed_error():
     """The text says what was asked."""
     with pytest.raises(FeedError, match=r"GET http://127.0.0.1:1/v1/events\?after=7&limit=500: ConnectionRefusedError"):
         Feed("http://127.0.0.1:1").events(7)
+
+
+def test_each_event_that_is_relayed_has_a_span_in_the_trace_that_it_came_from():
+    """By its id; an event without one begins a trace. Type and number are told."""
+    exporter = InMemorySpanExporter()
+    relay = Relay("unused", Away(), [], Watch(lambda: 0.0, lambda: 0.0), Tracing("relay", exporter))
+    relay._trace([{"type": "trade_executed", "seq": 7, "trace_id": "ab" * 16}, {**FLAGGED, "trace_id": None}], 2.0)
+    first, second = exporter.get_finished_spans()
+    assert (first.name, first.start_time, f"{first.context.trace_id:032x}") == ("int.relay", 2_000_000_000, "ab" * 16)
+    assert dict(first.attributes) == {"mbp.type": "trade_executed", "mbp.seq": 7}
+    assert second.context.trace_id != first.context.trace_id

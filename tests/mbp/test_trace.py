@@ -16,6 +16,7 @@ from mbp._spans import SpanFile
 from mbp._trace import Traced, Tracing, child, current_trace_id, outgoing, traceparent
 from mbp.dec.app import build as build_dec
 from mbp.engine.app import build as build_engine
+from mbp.follow import main
 from mbp.release.app import build as build_release
 from mbp.release.controller import Controller
 from mbp.release.profiles import Profiles
@@ -302,6 +303,22 @@ def test_a_failed_request_is_an_error_of_its_span(app, status):
     assert (span.status.status_code.name, span.attributes["http.response.status_code"]) == ("ERROR", status)
 
 
+def test_work_on_a_record_joins_the_trace_that_the_record_names():
+    """By the id alone, so without a parent there; a record that names none begins a trace of its own."""
+    exporter = InMemorySpanExporter()
+    tracing = Tracing("relay", exporter)
+    for trace_id in (TRACE, None, TRACE):
+        tracing.record("int.relay", trace_id, 1.5, {"mbp.seq": 7})
+    spans = exporter.get_finished_spans()
+    ids = [f"{span.context.trace_id:032x}" for span in spans]
+    assert ids == [TRACE, ids[1], TRACE]
+    assert ids[1] != TRACE
+    first = spans[0]
+    assert (first.parent, first.start_time, dict(first.attributes)) == (None, 1_500_000_000, {"mbp.seq": 7})
+    with tracing.span("x") as span:
+        assert span.get_span_context().trace_id != int(TRACE, 16)
+
+
 def test_outside_a_request_nothing_is_traced():
     """No header goes out, no span is made, and the code that asks for one does not notice."""
     with child("part") as span:
@@ -446,3 +463,35 @@ def test_a_process_writes_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("MBP_TRACES_DIR", str(tmp_path / "file"))
     with pytest.raises(OSError, match="file"):
         Tracing.of_process("engine")
+
+
+# -- following a trace -------------------------------------------------------------------------------------------------
+
+
+def test_a_trace_is_shown_as_a_tree_over_the_files_of_all_services(tmp_path, capsys):
+    """Each span under the one that asked for it, whoever wrote it; torn lines and other traces are passed over."""
+    release = Tracing("release", SpanFile(tmp_path, "release", {"service.name": "release"}))
+    who = {"service.name": "dec", "service.instance.id": "candidate"}
+    dec = Tracing("dec", SpanFile(tmp_path, "dec-candidate", who))
+    with release.span("release.request", parent=HEADER), dec.span("decision.request", parent=traceparent()) as span:
+        span.set_attribute("http.response.status_code", 201)
+    dec.record("data.apply", TRACE, 4e9)
+    with release.span("other"):
+        pass
+    with (tmp_path / "release.jsonl").open("a") as file:
+        file.write(f'{{"torn": "{TRACE}"\n{{"resourceSpans": "{TRACE}"}}\n')
+    assert main(["--traces", str(tmp_path), TRACE]) == 0
+    shown = [line.split()[4:] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [
+        ["release", "release.request"],
+        ["dec-candidate", "decision.request", "status_code=201"],
+        ["dec-candidate", "data.apply"],
+    ]
+    assert main(["--traces", str(tmp_path)]) == 0
+    assert [line.split()[1::2] for line in capsys.readouterr().out.splitlines()] == [
+        ["3", "2", "release.request"],
+        ["1", "1", "other"],
+    ]
+    assert main(["--traces", str(tmp_path), "f" * 32]) == 1
+    assert main(["--traces", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.count("follow: no span") == 2

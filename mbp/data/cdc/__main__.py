@@ -11,6 +11,7 @@ import time
 from mbp._asgi import run
 from mbp._faults import Faults
 from mbp._service import StartRefused, port_number, read_token, switch_is_on
+from mbp._trace import Tracing
 from mbp.data.cdc.app import build, point
 from mbp.data.cdc.consumer import SILENT_S, Clocks, Consumer
 from mbp.data.cdc.line import LIMIT_BYTES, Line
@@ -37,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
             threading.Event(),
         )
         state = State(line, monotonic=clocks.monotonic, wall=clocks.wall)
-        consumer = Consumer(args.source, warehouse, line, state, clocks, args.silent)
+        tracing = Tracing.of_process("cdc")
+        tracing.export_to(state.registry)
+        consumer = Consumer(args.source, warehouse, line, state, clocks, args.silent, tracing)
         faults = Faults([point(line, consumer.wake)], monotonic=time.monotonic, wall=time.time)
         threads = [
             threading.Thread(target=consumer.run, name="consumer", daemon=True),

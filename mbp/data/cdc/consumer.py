@@ -17,9 +17,10 @@ from typing import Any, cast
 
 from psycopg2.extras import LogicalReplicationConnection, ReplicationCursor
 
+from mbp._trace import Tracing
 from mbp.data import schema
 from mbp.data.cdc.line import Line
-from mbp.data.cdc.pgoutput import Decoder
+from mbp.data.cdc.pgoutput import Decoder, Transaction
 from mbp.data.cdc.state import State
 from mbp.data.cdc.warehouse import Warehouse
 
@@ -47,8 +48,9 @@ class Consumer:
     """One slot, from `source` into `warehouse` (two URLs of one database, unless something stands in between)."""
 
     def __init__(self, source: str, warehouse: str, line: Line, state: State, clocks: Clocks,
-                 silent_s: float = SILENT_S) -> None:  # fmt: skip
+                 silent_s: float = SILENT_S, tracing: Tracing | None = None) -> None:  # fmt: skip
         """Nothing is opened before :meth:`run`."""
+        self._tracing = tracing or Tracing("cdc")
         self._source, self._warehouse, self._line, self._state, self._clocks = source, warehouse, line, state, clocks
         self._silent_s = silent_s
         self._stop = Event()
@@ -107,6 +109,15 @@ class Consumer:
             warehouse.close()
 
 
+def traces(done: Transaction) -> dict[str, list[str]]:
+    """Return the traces that the rows of a commit came from, each with the tables of its rows."""
+    found: dict[str, list[str]] = {}
+    for change in done.changes:
+        if trace_id := change.values.get("trace_id"):
+            found.setdefault(trace_id, []).append(change.table)
+    return found
+
+
 class _Session:
     """One life of the connection."""
 
@@ -138,12 +149,23 @@ class _Session:
         """Apply what is due; say whether anything was. It pauses for feedback when there is much."""
         until, some = self._clocks.monotonic() + FEEDBACK_S, False
         while (done := self._line.due(self._clocks.wall())) is not None and self._clocks.monotonic() < until:
+            began = self._clocks.wall()
             result = self._warehouse.apply(done)
             self._position = done.end_lsn
             self._line.done()
             self._state.applied(done.commit_at, result)
+            self._trace(done, began)
             some = True
         return some
+
+    def _trace(self, done: Transaction, began: float) -> None:
+        """Put a span into each trace that the rows of an applied commit came from."""
+        for trace_id, names in traces(done).items():
+            about: dict[str, str | float] = {
+                "mbp.tables": " ".join(names),
+                "mbp.commit_age_s": round(began - done.commit_at, 3),
+            }
+            self._owner._tracing.record("data.apply", trace_id, began, about)
 
     def _feed_back(self) -> None:
         """Say how far all is applied; when nothing waits, that is as far as the server says that it has sent."""

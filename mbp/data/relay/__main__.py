@@ -9,6 +9,7 @@ import time
 
 from mbp._asgi import run
 from mbp._service import StartRefused, http_url, port_number
+from mbp._trace import Tracing
 from mbp.data.relay.app import build
 from mbp.data.relay.feed import Feed
 from mbp.data.relay.relay import Relay, Watch
@@ -24,9 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         watch = Watch(time.monotonic, time.time)
-        relay = Relay(args.postgres, Feed(args.engine), args.sample, watch)
+        tracing = Tracing.of_process("relay")
+        relay = Relay(args.postgres, Feed(args.engine), args.sample, watch, tracing)
         thread = threading.Thread(target=relay.run, name="relay", daemon=True)
-        return run(build(watch, thread, relay.stop), args.port)
+        return run(build(watch, thread, relay.stop, tracing), args.port)
     except (StartRefused, OSError) as error:
         print(f"relay: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mbp._asgi import create_app
+from mbp._trace import Tracing
 from mbp.data.relay.relay import Watch
 from mbp.events import TYPES
 
@@ -40,10 +41,12 @@ class _Page(Collector):
         yield GaugeMetricFamily("relay_lag_seconds", "Since no event was left behind at the engine.", behind)
 
 
-def build(watch: Watch, thread: threading.Thread, stop: Callable[[], None]) -> FastAPI:
-    """Return the app; ``thread`` runs while it runs and ends after ``stop``."""
+def build(watch: Watch, thread: threading.Thread, stop: Callable[[], None], tracing: Tracing | None = None) -> FastAPI:
+    """Return the app; ``thread`` runs while it runs and ends after ``stop``. The spans of ``tracing`` are counted."""
     registry = CollectorRegistry()
     registry.register(_Page(watch))
+    if tracing is not None:
+        tracing.export_to(registry)
     lag = Histogram(
         "relay_event_lag_seconds", "From an event's record at the engine until it was in the hot tables.",
         buckets=_EDGES, registry=registry,

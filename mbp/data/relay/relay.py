@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
 
+from mbp._trace import Tracing
 from mbp.data import schema
 from mbp.data.relay.feed import PAGE, Feed, FeedError
 from mbp.data.relay.rows import COLUMNS, MARKET_COLUMNS, Batch, batch
@@ -64,8 +65,11 @@ class Watch:
 class Relay:
     """Reads ``feed``, writes to the database at ``url``; `run` it on a thread of its own."""
 
-    def __init__(self, url: str, feed: Feed, sample: Sequence[str], watch: Watch) -> None:
+    def __init__(
+        self, url: str, feed: Feed, sample: Sequence[str], watch: Watch, tracing: Tracing | None = None
+    ) -> None:
         """Sample the prices of the markets ``sample`` once a second."""
+        self._tracing = tracing or Tracing("relay")
         self._url, self._feed, self._sample, self._watch = url, feed, sample, watch
         self._stop = Event()
         self._beat_at = 0.0
@@ -117,7 +121,7 @@ class Relay:
         if not events and not beat:
             self._caught_up(answered)
             return after, False
-        made = batch(events)
+        made, began = batch(events), self._watch.wall()
         with db, db.cursor() as cursor:
             cursor.execute("SELECT seq FROM relay_cursor WHERE id = 1 FOR UPDATE")
             there = int((cursor.fetchone() or (0,))[0])
@@ -132,6 +136,7 @@ class Relay:
         if beat:
             self._beat_at = now
         self._count(events, made, len(prices))
+        self._trace(events, began)
         more = len(events) >= PAGE
         if not more:
             self._caught_up(answered)
@@ -186,6 +191,12 @@ class Relay:
             watch.samples += samples
         for event in events:
             watch.on_lag(max(0.0, wall - stamp(event["recorded_at"])))
+
+    def _trace(self, events: list[dict[str, Any]], began: float) -> None:
+        """Put a span for each event that is in the database now into the trace that it came from."""
+        for event in events:
+            about = {"mbp.type": event["type"], "mbp.seq": int(event["seq"])}
+            self._tracing.record("int.relay", event["trace_id"], began, about)
 
     def _caught_up(self, answered: bool) -> None:
         if answered:

@@ -12,6 +12,7 @@ from pathlib import Path
 from mbp._asgi import run
 from mbp._faults import Faults
 from mbp._service import StartRefused, hold_data_folder, http_url, port_number, read_token, switch_is_on
+from mbp._trace import Tracing
 from mbp.fe.web.app import API, build, points
 from mbp.fe.web.bundles import Bundles
 from mbp.fe.web.controller import Controller
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
                 faults = Faults(points(), monotonic=time.monotonic, wall=time.time)
                 upstream = HttpUpstream({API: args.api})
                 controller = Controller(store, time.time)
-                return run(build(controller, bundles, upstream, Prometheus(args.prom), faults, token), args.port)
+                watcher, tracing = Prometheus(args.prom), Tracing.of_process("fe")
+                return run(build(controller, bundles, upstream, watcher, faults, token, tracing), args.port)
             finally:
                 store.close()
     except (StartRefused, OSError, sqlite3.Error) as error:

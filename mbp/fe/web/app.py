@@ -17,6 +17,7 @@ from pydantic import Field, StringConstraints
 from mbp._asgi import ApiError, create_app
 from mbp._faults import Door, Faults, Point, fault_router, sweep_forever
 from mbp._service import problem
+from mbp._trace import Traced, Tracing
 from mbp._wire import Wire
 from mbp.fe.web.bundles import SCRIPTS, Bundles
 from mbp.fe.web.controller import Controller
@@ -89,10 +90,18 @@ class _Metrics:
 
 
 def build(
-    controller: Controller, bundles: Bundles, upstream: Upstream, watcher: Watcher, faults: Faults, token: str | None
+    controller: Controller,
+    bundles: Bundles,
+    upstream: Upstream,
+    watcher: Watcher,
+    faults: Faults,
+    token: str | None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
-    """Return the app; no token means that the fault door is shut."""
+    """Return the app; no token means that the fault door is shut. What a page asks is passed on under a span."""
     metrics = _Metrics(controller, faults)
+    tracing = tracing or Tracing("fe")
+    tracing.export_to(metrics.registry)
 
     async def health() -> str | None:
         try:
@@ -125,7 +134,13 @@ def build(
     _add_controller(app, controller, bundles, faults)
     _add_deploys(app, controller, watcher, metrics)
     _add_api(app, upstream, metrics)
+    app.add_middleware(Traced, tracing=tracing, naming=_span_name)
     return app
+
+
+def _span_name(_: str, path: str) -> str | None:
+    """Return the name of the span of a page's request to the API."""
+    return "fe.request" if path.startswith("/api/") else None
 
 
 def _extra_ms(faults: Faults) -> int:
