@@ -29,7 +29,7 @@ from sim.wire import header
 FIRST_S = 5.0
 HOLD_S = 300.0
 #: The generator may hold so many seconds' worth of arrivals in flight; more are dropped, and that is the end of it.
-ROOM_S = 10.0
+ROOM_S = 5.0
 TIMEOUT_S = 15.0
 _PASSED = re.compile(r"^release_requests_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 

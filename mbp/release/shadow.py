@@ -3,7 +3,7 @@
 What the stable release serves is sent to the candidate at the same time, marked `X-MBP-Shadow: 1`: the engine computes
 and keeps nothing, so no row, event or notification comes of it. The two answers are compared and counted. The pool may
 move between the two, so prices and amounts count as equal within 1 %; numbers and times that name *this* request (seq,
-at, request_id) are compared by their form.
+at, request_id, trace_id) are compared by their form.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ JOURNEYS = {
 OUTCOMES = ("equal", "different", "failed", "skipped")
 AT_ONCE = 16  # shadows in flight; the candidate's own limits stand beside it
 NEAR = Decimal("0.01")
-_OWN = frozenset({"seq", "at", "request_id", "swaps", "delta_k_ratio", "delta_k_float"})
+_OWN = frozenset({"seq", "at", "request_id", "trace_id", "swaps", "delta_k_ratio", "delta_k_float"})
 
 
 def journey_of(method: str, target: str) -> str | None:
