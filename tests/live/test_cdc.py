@@ -348,3 +348,48 @@ def test_the_delay_line_holds_the_whole_stream_and_its_end_applies_it_at_once(pl
     platform.start("cdc")
     platform.equal_within(15)
     assert platform.ask("cdc", "/faults") == []
+
+
+def test_rows_that_are_not_as_they_should_be_are_put_aside_and_hold_up_nobody(platform):
+    """An event that breaks its schema, a row that the warehouse refuses; a part that was not sent stays as it was."""
+    insert = (
+        "INSERT INTO mbp_abuse_events (seq, event_id, type, at, recorded_at, data, market, reason) "
+        "VALUES (%s, gen_random_uuid(), 'flagged_abuse', now(), now(), %s, 'm1', %s)"
+    )
+    good = json.dumps({"market": "m1", "reason": "x"})
+    with contextlib.closing(psycopg2.connect(platform.url)) as db, db.cursor() as cursor:
+        cursor.execute("ALTER TABLE wh.mbp_abuse_events ADD CONSTRAINT no CHECK (reason <> 'refused')")
+        db.commit()
+        # Stored apart and not compressible: an update of another column does not send it.
+        cursor.execute("UPDATE mbp_markets SET question = (SELECT string_agg(gen_random_uuid()::text, '') FROM "
+                       "generate_series(1, 2000)) WHERE market = 'm1'")  # fmt: skip
+        db.commit()
+        cursor.execute("UPDATE mbp_markets SET status = 'closed' WHERE market = 'm1'")
+        cursor.execute(insert, (900_001, json.dumps({"market": "m1"}), "invalid"))
+        cursor.execute(insert, (900_002, good, "refused"))
+        cursor.execute(insert, (900_003, good, "kept"))
+        db.commit()
+        cursor.execute("DELETE FROM mbp_abuse_events WHERE seq = 900003 RETURNING (SELECT count(*) FROM mbp_markets)")
+        db.commit()
+        cursor.execute(insert, (900_004, good, "last"))
+        db.commit()
+        deadline, found = time.monotonic() + 15, []
+        while not found and time.monotonic() < deadline:
+            time.sleep(0.1)
+            cursor.execute("SELECT 1 FROM wh.mbp_abuse_events WHERE seq = 900004")
+            found = cursor.fetchall()
+            db.rollback()
+        cursor.execute("SELECT seq FROM wh.mbp_abuse_events WHERE seq > 900000 ORDER BY seq")
+        assert cursor.fetchall() == [(900_004,)]
+        cursor.execute(
+            "SELECT source, operation, row ->> 'seq', split_part(error, ':', 1) FROM wh.quarantine ORDER BY id"
+        )
+        assert cursor.fetchall() == [
+            ("public.mbp_abuse_events", "insert", "900001", "mbp.events.v1/flagged_abuse"),
+            ("public.mbp_abuse_events", "insert", "900002",
+             'new row for relation "mbp_abuse_events" violates check constraint "no"\nDETAIL'),
+        ]  # fmt: skip
+        cursor.execute("SELECT w.status, w.question = m.question, length(w.question) FROM wh.mbp_markets w JOIN "
+                       "mbp_markets m USING (market) WHERE market = 'm1'")  # fmt: skip
+        assert cursor.fetchone() == ("closed", True, 72_000)
+    assert platform.ask("cdc", "/lag")["quarantined"] == 2

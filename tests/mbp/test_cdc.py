@@ -36,15 +36,33 @@ def commit(at, end=1, size=10):
     return Transaction(1, at, end, size)
 
 
+def ends(line, wall):
+    """Return the positions of what is due."""
+    return [each.end_lsn for each in line.due(wall)]
+
+
 def test_without_a_delay_a_commit_is_due_at_once_and_in_order():
     """First in, first out; nothing waits, nothing is due."""
     line = Line()
-    assert (line.due(0.0), line.wait_s(0.0), len(line), line.full) == (None, None, 0, False)
+    assert (line.due(0.0), line.wait_s(0.0), len(line), line.full) == ([], None, 0, False)
     line.put(commit(1000.0, 1))
     line.put(commit(1001.0, 2))
-    assert line.due(1001.0).end_lsn == 1
-    line.done()
-    assert (line.due(1001.0).end_lsn, line.size, line.held) == (2, 10, 0)
+    assert ends(line, 1000.5) == [1]
+    assert ends(line, 1001.0) == [1, 2]
+    line.done(1)
+    assert (ends(line, 1001.0), line.size, line.held) == ([2], 10, 0)
+
+
+def test_a_backlog_is_given_out_in_parts():
+    """So that the positions that were reached can be told in between."""
+    line = Line()
+    for end in range(250):
+        line.put(commit(1000.0, end))
+    parts = []
+    while due := ends(line, 1000.0):
+        parts.append((due[0], len(due)))
+        line.done(len(due))
+    assert (parts, line.size) == ([(0, 100), (100, 100), (200, 50)], 0)
 
 
 def test_a_commit_is_due_at_its_own_time_plus_the_delay_and_at_once_when_the_fault_ends():
@@ -53,12 +71,12 @@ def test_a_commit_is_due_at_its_own_time_plus_the_delay_and_at_once_when_the_fau
     line.put(commit(1000.0, 1))
     line.delay_s = 180.0
     line.put(commit(1001.0, 2))
-    assert (line.due(1179.9), line.wait_s(1170.0), line.held) == (None, 10.0, 1)
-    assert line.due(1180.0).end_lsn == 1
-    line.done()
-    assert line.due(1180.9) is None
+    assert (line.due(1179.9), line.wait_s(1170.0), line.held) == ([], 10.0, 1)
+    assert ends(line, 1180.0) == [1]
+    line.done(1)
+    assert line.due(1180.9) == []
     line.delay_s = 0.0
-    assert (line.due(1003.0).end_lsn, line.wait_s(1003.0)) == (2, 0.0)
+    assert (ends(line, 1003.0), line.wait_s(1003.0)) == ([2], 0.0)
 
 
 def test_the_line_is_bounded_by_bytes():
@@ -68,7 +86,7 @@ def test_the_line_is_bounded_by_bytes():
         assert not line.full
         line.put(commit(1000.0, end))
     assert (line.full, line.size) == (True, 30)
-    line.done()
+    line.done(1)
     assert not line.full
     line.clear()
     assert (len(line), line.size) == (0, 0)

@@ -148,13 +148,14 @@ class _Session:
     def _apply(self) -> bool:
         """Apply what is due; say whether anything was. It pauses for feedback when there is much."""
         until, some = self._clocks.monotonic() + FEEDBACK_S, False
-        while (done := self._line.due(self._clocks.wall())) is not None and self._clocks.monotonic() < until:
+        while (due := self._line.due(self._clocks.wall())) and self._clocks.monotonic() < until:
             began = self._clocks.wall()
-            result = self._warehouse.apply(done)
-            self._position = done.end_lsn
-            self._line.done()
-            self._state.applied(done.commit_at, result)
-            self._trace(done, began)
+            results = self._warehouse.apply(due)
+            self._position = due[-1].end_lsn
+            self._line.done(len(due))
+            for done, result in zip(due, results, strict=True):
+                self._state.applied(done.commit_at, result)
+                self._trace(done, began)
             some = True
         return some
 

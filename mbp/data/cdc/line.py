@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice, takewhile
 from threading import Lock
 
 from mbp.data.cdc.pgoutput import Transaction
 
+AT_ONCE = 100  # commits that are applied together when they wait already
 LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -48,17 +50,17 @@ class Line:
         if holds:
             self.on_held()
 
-    def due(self, wall: float) -> Transaction | None:
-        """Return the oldest commit if it is due now, without taking it out."""
+    def due(self, wall: float) -> list[Transaction]:
+        """Return the commits that are due now, oldest first and not too many at once, without taking them out."""
         with self._lock:
-            if not self._waiting or self._waiting[0].commit_at + self.delay_s > wall:
-                return None
-            return self._waiting[0]
+            ready = takewhile(lambda each: each.commit_at + self.delay_s <= wall, self._waiting)
+            return list(islice(ready, AT_ONCE))
 
-    def done(self) -> None:
-        """Take the oldest commit out: it was applied."""
+    def done(self, count: int) -> None:
+        """Take the oldest commits out: they were applied."""
         with self._lock:
-            self.size -= self._waiting.popleft().size
+            for _ in range(count):
+                self.size -= self._waiting.popleft().size
 
     def wait_s(self, wall: float) -> float | None:
         """Return how long until the oldest commit is due, None when nothing waits."""

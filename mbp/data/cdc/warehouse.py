@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg2
 from psycopg2 import sql
@@ -20,9 +21,16 @@ from mbp.data import schema
 from mbp.data.cdc.pgoutput import Change, Transaction
 from mbp.events import EventInvalid, validate
 
+#: A statement and its values.
+Statement = tuple[str, Sequence[Any]]
+
 
 class RowInvalid(Exception):
     """A row that is not applied; the text says what is wrong with it."""
+
+
+class _OneByOne(Exception):
+    """Not to be sent in one go with the others."""
 
 
 @dataclass(slots=True)
@@ -51,7 +59,7 @@ class Warehouse:
         """Use ``db``, which nobody else uses; ``wall`` gives Unix seconds."""
         self.db, self._wall = db, wall
         self._shapes = schema.shapes(db)
-        self._statements: dict[tuple[str, str, tuple[str, ...]], sql.Composed] = {}
+        self._statements: dict[tuple[str, str, tuple[str, ...]], str] = {}
 
     def close(self) -> None:
         """Close the connection."""
@@ -67,33 +75,55 @@ class Warehouse:
             row = cursor.fetchone()
         return (0, None) if row is None else (lsn_number(row[0]), row[1])
 
-    def apply(self, done: Transaction) -> Applied:
-        """Apply a transaction of the source, whole, together with its position."""
+    def apply(self, due: Sequence[Transaction]) -> list[Applied]:
+        """Apply transactions of the source in order, each whole, together with the position of the last."""
         try:
-            return self._apply(done, careful=False)
-        except (psycopg2.DataError, psycopg2.IntegrityError):
+            return self._at_once(due)
+        except (psycopg2.DataError, psycopg2.IntegrityError, _OneByOne):
             # A row that the table refuses: once more, each row on its own, so that only that one is put aside.
-            return self._apply(done, careful=True)
+            return [self._one_by_one(each) for each in due]
 
-    def _apply(self, done: Transaction, *, careful: bool) -> Applied:
+    def _at_once(self, due: Sequence[Transaction]) -> list[Applied]:
+        """Apply all in one trip to the server: a backlog is gone quickly also where the machine is busy."""
+        results, texts = [], []
+        with self.db, self.db.cursor() as cursor:
+            for done in due:
+                result, stamp = Applied(), (done.commit_at, lsn_text(done.end_lsn))
+                for change in done.changes:
+                    try:
+                        self._check(change)
+                        texts += [cursor.mogrify(*each) for each in self._writes(change, stamp)]
+                        result.rows[change.table] += 1
+                    except (RowInvalid, EventInvalid) as error:
+                        texts.append(cursor.mogrify(*self._aside(change, stamp, str(error))))
+                        result.quarantined[change.table] += 1
+                results.append(result)
+            texts.append(cursor.mogrify(*self._progress(due[-1])))
+            cursor.execute(b";\n".join(texts))
+        return results
+
+    def _one_by_one(self, done: Transaction) -> Applied:
         result, stamp = Applied(), (done.commit_at, lsn_text(done.end_lsn))
         with self.db, self.db.cursor() as cursor:
             for change in done.changes:
+                cursor.execute("SAVEPOINT row")
                 try:
                     self._check(change)
-                    self._one(cursor, change, stamp, careful)
+                    self._write(cursor, change, stamp)
                     result.rows[change.table] += 1
                 except (RowInvalid, EventInvalid, psycopg2.DataError, psycopg2.IntegrityError) as error:
-                    if isinstance(error, psycopg2.Error) and not careful:
-                        raise
-                    self._put_aside(cursor, change, stamp, str(error))
+                    cursor.execute("ROLLBACK TO SAVEPOINT row")
+                    cursor.execute(*self._aside(change, stamp, str(error)))
                     result.quarantined[change.table] += 1
-            cursor.execute(
-                "INSERT INTO wh.cdc_progress VALUES (%s, %s, to_timestamp(%s), to_timestamp(%s)) ON CONFLICT (slot) "
-                "DO UPDATE SET lsn = EXCLUDED.lsn, commit_at = EXCLUDED.commit_at, applied_at = EXCLUDED.applied_at",
-                (schema.SLOT, stamp[1], done.commit_at, self._wall()),
-            )
+            cursor.execute(*self._progress(done))
         return result
+
+    def _progress(self, done: Transaction) -> Statement:
+        return (
+            "INSERT INTO wh.cdc_progress VALUES (%s, %s, to_timestamp(%s), to_timestamp(%s)) ON CONFLICT (slot) "
+            "DO UPDATE SET lsn = EXCLUDED.lsn, commit_at = EXCLUDED.commit_at, applied_at = EXCLUDED.applied_at",
+            (schema.SLOT, lsn_text(done.end_lsn), done.commit_at, self._wall()),
+        )
 
     def _check(self, change: Change) -> None:
         """Raise :class:`RowInvalid` or `EventInvalid` for what must not come into the warehouse."""
@@ -113,37 +143,39 @@ class Warehouse:
                 raise RowInvalid(f"{change.table}.data: not JSON: {error}") from None
             validate(change.values.get("type") or "", data)
 
-    def _one(self, cursor: Cursor, change: Change, stamp: tuple[float, str], careful: bool) -> None:
-        if careful:
-            cursor.execute("SAVEPOINT row")
-        try:
-            self._write(cursor, change, stamp)
-        except psycopg2.Error:
-            if careful:
-                cursor.execute("ROLLBACK TO SAVEPOINT row")
-            raise
+    def _writes(self, change: Change, stamp: tuple[float, str]) -> list[Statement]:
+        """Return what writes a change; raises :class:`_OneByOne` where the answer must be looked at."""
+        table, key = change.table, self._shapes[change.table].key
+        old = change.old_key or {}
+        moved = change.old_key is not None and any(old.get(name) != change.values.get(name) for name in key)
+        found: list[Statement] = []
+        if change.operation == "delete" or moved:
+            found.append((self._statement("delete", table, key), [old.get(name) for name in key]))
+        if change.operation != "delete":
+            if self._partial(change):
+                raise _OneByOne
+            names = tuple(change.values)
+            found.append((self._statement("upsert", table, names), [*change.values.values(), *stamp]))
+        return found
+
+    def _partial(self, change: Change) -> bool:
+        """Say whether a part of the row was not sent: it did not change, and is stored apart."""
+        return change.operation == "update" and len(change.values) < len(self._shapes[change.table].columns)
 
     def _write(self, cursor: Cursor, change: Change, stamp: tuple[float, str]) -> None:
-        key = self._shapes[change.table].key
-        moved = change.old_key is not None and any(change.old_key.get(name) != change.values.get(name) for name in key)
-        if change.operation == "delete" or moved:
-            old = change.old_key or {}
-            cursor.execute(self._statement("delete", change.table, key), [old.get(name) for name in key])
-            if change.operation == "delete":
-                return
-        names = tuple(change.values)
-        values = [*change.values.values(), *stamp]
-        if change.operation == "update" and len(names) < len(self._shapes[change.table].columns):
-            # What did not change and is stored apart was not sent: the rest of the row is there already.
-            cursor.execute(
-                self._statement("update", change.table, names), [*values, *(change.values[name] for name in key)]
-            )
-            if cursor.rowcount == 0:
-                raise RowInvalid(f"{change.table}: an update of a row that the warehouse does not have")
+        if not self._partial(change):
+            for each in self._writes(change, stamp):
+                cursor.execute(*each)
             return
-        cursor.execute(self._statement("upsert", change.table, names), values)
+        # The rest of the row is there already, under the key that it had.
+        old = {**change.values, **(change.old_key or {})}
+        where = [old.get(name) for name in self._shapes[change.table].key]
+        values = [*change.values.values(), *stamp, *where]
+        cursor.execute(self._statement("update", change.table, tuple(change.values)), values)
+        if cursor.rowcount == 0:
+            raise RowInvalid(f"{change.table}: an update of a row that the warehouse does not have")
 
-    def _statement(self, kind: str, table: str, names: tuple[str, ...]) -> sql.Composed:
+    def _statement(self, kind: str, table: str, names: tuple[str, ...]) -> str:
         known = self._statements.get((kind, table, names))
         if known is not None:
             return known
@@ -165,11 +197,12 @@ class Warehouse:
                 sql.SQL(", ").join(map(sql.Identifier, key)),
                 sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(each) for each in every),
             )  # fmt: skip
-        self._statements[(kind, table, names)] = made
-        return made
+        text = made.as_string(self.db)
+        self._statements[(kind, table, names)] = text
+        return text
 
-    def _put_aside(self, cursor: Cursor, change: Change, stamp: tuple[float, str], why: str) -> None:
-        cursor.execute(
+    def _aside(self, change: Change, stamp: tuple[float, str], why: str) -> Statement:
+        return (
             "INSERT INTO wh.quarantine (at, commit_at, commit_lsn, source, operation, row, error) "
             "VALUES (to_timestamp(%s), to_timestamp(%s), %s, %s, %s, %s, %s)",
             (
