@@ -67,6 +67,8 @@ class FaultView:
     gone_at: float | None
     effective: Mapping[str, Any] | None
     gone: Mapping[str, Any] | None
+    held: Mapping[str, Any] | None
+    unheld: Mapping[str, Any] | None
     stuck: str | None
 
 
@@ -311,6 +313,8 @@ class View:
             gone_at=at("fault.gone"),
             effective=evidence("fault.effective"),
             gone=evidence("fault.gone"),
+            held=evidence("fault.held"),
+            unheld=evidence("fault.unheld"),
             stuck=str(stuck.data["reason"]) if stuck else None,
         )
 

@@ -159,6 +159,9 @@ def _fault(fault: FaultView, view: View) -> Iterator[str]:
         yield from _wrapped("    gone       ", f"{_when(fault.gone_at, view)}{_evidence(fault.gone)}")
     elif fault.stuck is not None:
         yield from _wrapped("    NOT GONE   ", fault.stuck)
+    if fault.held is not None or fault.unheld is not None:
+        word = "    held     " if fault.held is not None else "    NOT HELD "
+        yield from _wrapped(word, _evidence(fault.held if fault.held is not None else fault.unheld))
 
 
 def _evidence(evidence: Mapping[str, Any] | None) -> str:

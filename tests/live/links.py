@@ -36,8 +36,8 @@ EXPECTED = {
 #: The exercises of which also the broken links are quick enough for `make test`.
 LIGHT = ("invariant_breach", "resolution_sla", "schema_drift", "api_contract")
 
-#: No browser beside load: its interactions would be slow by the neighbours' doing.
-ALONE = ("web_cwv_regression",)
+#: No browser and no load beside others: both would be slow by the neighbours' doing.
+ALONE = ("latency_budget", "web_cwv_regression")
 
 #: Where the clause about a gauge stands, for the exercises that have one: the cure must have been real.
 GAUGES = {"latency_budget": "expect.2", "web_cwv_regression": "expect.2"}

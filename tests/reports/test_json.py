@@ -108,6 +108,8 @@ def test_the_fault_is_told_from_prepare_to_gone():
             "gone_at": 20.5,
             "effective": {"delay_s": 1.01, "open": True},
             "gone": {"open": False},
+            "held": None,
+            "unheld": None,
             "stuck": None,
         }
     ]

@@ -277,3 +277,11 @@ def test_a_blind_span_is_told_with_its_reason():
     rows.sort(key=lambda row: row[0])
     lines = terminal.report.render(made.finished(rows)).splitlines()
     assert "    BLIND      from +11.5s to +15.0s: connection refused" in lines
+
+
+@pytest.mark.parametrize(("kind", "word"), [("fault.held", "held    "), ("fault.unheld", "NOT HELD")])
+def test_whether_the_fault_held_is_told_with_its_evidence(kind, word):
+    """A kind of fault that looked back has a line of its own; the others have none (as the run above)."""
+    looked = (20.6, "sim", kind, {"fault": "ab-1", "evidence": {"sent": 5, "asked": 5}, "reason": "r"})
+    rows = sorted([*made.opening(), *made.injected(), *made.withdrawn(), looked, *made.closing()], key=lambda r: r[0])
+    assert f"    {word}   sent 5, asked 5" in terminal.report.render(made.finished(rows)).splitlines()
