@@ -156,7 +156,8 @@ class StateClause(Written):
 
     def look(self, now: float) -> None:
         """Witness when it becomes true; miss it when it lapses before the fault is withdrawn."""
-        if self.ledger.t0 is None or self.settled:
+        withdrawing = "withdrawing" in self.ledger.marks
+        if self.ledger.t0 is None or self.settled or (self.witnessed and withdrawing):
             return
         told = self.told()
         if self.before is None:
@@ -167,7 +168,7 @@ class StateClause(Written):
             self._settle("unknown", "it was not read as false before the fault: it would prove nothing")
         elif told.truth is Truth.TRUE:
             self._witness(now, told.because)
-        elif told.truth is Truth.FALSE and self.witnessed and "withdrawing" not in self.ledger.marks:
+        elif told.truth is Truth.FALSE and self.witnessed and not withdrawing:
             self._settle("missed", f"it lapsed before the fault was withdrawn: {told.actual}")
 
     def at_close(self, now: float) -> None:

@@ -201,8 +201,9 @@ def test_a_state_that_lapses_before_withdrawal_is_missed() -> None:
 
 
 def test_a_state_may_lapse_after_withdrawal() -> None:
-    """The executor reverses the action when the alert resolves: the clause was met."""
-    assert good().verdict(plan_of(BLOCKED), "expect.1").value == "met"
+    """The executor reverses the action when the alert resolves: the clause was met, by what it read until then."""
+    verdict = good().verdict(plan_of(BLOCKED), "expect.1")
+    assert (verdict.value, verdict.actual) == ("met", "'blocked'")
 
 
 def test_a_state_never_read_before_the_fault_proves_nothing() -> None:
