@@ -1,8 +1,10 @@
-"""One trace followed through the running platform, and every counted request with its span on the disk."""
+"""The running platform as a whole: one trace through all of it, a span for every request, and bad input to everyone."""
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ SWAP = {"market": "resident", "side": "yes", "action": "buy", "amount": "1"}
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A stack that stays up for these tests."""
     tool("prometheus")
-    made = Bench(tmp_path_factory.mktemp("tracing"), "tracing")
+    made = Bench(tmp_path_factory.mktemp("platform"), "platform")
     with made.kept():
         yield made
 
@@ -142,3 +144,73 @@ COUNTERS = ("dec_requests_total{", "dec_shadow_requests_total{")
 
 def _counted(seen: dict[str, float]) -> tuple[float]:
     return (sum(value for name, value in seen.items() if name.startswith(COUNTERS)),)
+
+
+HOSTILE: list[tuple[str, str, bytes]] = [
+    ("GET", "/no/such/route", b""),
+    ("GET", "/%00%ff/../..", b""),
+    ("GET", "/" + "x" * 5000, b""),
+    ("DELETE", "/healthz", b""),
+    ("POST", "/metrics", b"{"),
+    ("PUT", "/identity", b'{"instance": "other"}'),
+    ("POST", "/", b"x" * 70_000),
+    ("POST", "/beacon", b"{"),
+    ("POST", "/beacon", b"[]"),
+    ("POST", "/beacon", b"\xff\xfe"),
+    ("POST", "/beacon", b"x" * 70_000),
+    ("POST", "/v1/swaps", b"{"),
+    ("POST", "/v1/alerts", b"{"),
+    ("PUT", "/faults/x", b"{"),
+    ("PUT", "/faults/x", b"x" * 70_000),
+]
+
+
+@pytest.mark.timeout(300)
+def test_bad_input_to_every_service_is_refused_and_none_is_lost(bench: Bench) -> None:
+    """Over the wire, to every process that serves HTTP: a 4xx in the one shape, and all are there and well after it."""
+    urls = {name: url for name, url in bench.state.exports.items() if url.startswith("http")}
+    ours = {name: url for name, url in urls.items() if name not in ("prom", "alertmanager")}
+    assert len(ours) >= 10
+    pids = {name: bench.pid(name) for name in bench.state.processes}
+    for url in ours.values():
+        _garbage(url)
+    told = {
+        f"{name} {method} {path[:30]} {body[:8]!r}": _asked(url, method, path, body)
+        for name, url in ours.items()
+        for method, path, body in HOSTILE
+    }
+    assert {asked: answer for asked, answer in told.items() if answer != "refused"} == {}
+    assert {name: bench.pid(name) for name in bench.state.processes} == pids
+    assert {name: bench.ask(name, "GET", "/healthz")["status"] for name in ours} == dict.fromkeys(ours, "ok")
+
+
+def _asked(url: str, method: str, path: str, body: bytes) -> str:
+    """Return `refused`, or what else came."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+    except (BrokenPipeError, ConnectionResetError):
+        return "refused"  # a large body is not waited for
+    finally:
+        connection.close()
+    try:
+        shape = {name for name, value in json.loads(text).items() if isinstance(value, str) and value}
+    except ValueError:
+        shape = set()
+    well = 400 <= answer.status < 500 and {"error", "detail"} <= shape
+    return "refused" if well else f"{answer.status} {text[:100]!r}"
+
+
+def _garbage(url: str) -> None:
+    """Send what is no HTTP, half a request, and a request with two lengths; whatever is answered, nobody minds."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    for text in (
+        b"\x16\x03\x01\x00" * 50,
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+    ):
+        with socket.create_connection((host, int(port)), timeout=5) as stream:
+            stream.sendall(text)
+            stream.shutdown(socket.SHUT_WR)
