@@ -9,17 +9,18 @@ applied, the age of the newest commit in the warehouse, and what PostgreSQL says
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote
 
 from pydantic import Field
 
-from injectors._http import objects, through
+from injectors._faults import Leased
+from injectors._http import through
 from sim.event import JSON
 from sim.injector import InjectionError, Injector, Prepared, Probe, Receipt, Signal, Site
 from sim.target import Duration, Model
 from sim.wire import Client
 
-POINT, KIND = "cdc.apply", "delay"
+FAULT = Leased(door="cdc", point="cdc.apply", kind="delay", params=("delay_s",))
+
 #: How far a witness may be from the dose, seconds; PostgreSQL's own is as old as the consumer's last feedback (1 s).
 TOLERANCE_S = 3.0
 WITNESSES = ("event_lag_s", "freshness_s", "replay_lag_s")
@@ -43,23 +44,11 @@ class Params(Model):
 
 async def _prepare(site: Site, params: Params) -> Prepared:
     async with through(site, "cdc") as cdc:
-        identity = (await cdc.ask("GET", "/identity")).json
-        faults = await _faults(cdc)
-        if faults:
-            raise InjectionError(f"{cdc.base_url}: a fault is already there: {faults[0]!r:.200}")
+        prior = await FAULT.stood(cdc, site, "there", lambda _: True)
         lag = await _lag(cdc)
         if lag.get("streaming") is not True:
             raise InjectionError(f"{cdc.base_url}: the consumer is not streaming, so nothing could be delayed")
-    receipt: Receipt = {"fault": site.id, "delay_s": params.p95, "run": site.run_id, "ttl_s": site.ttl_s}
-    prior: JSON = {"identity": identity, "faults": list(faults), "lag": lag}
-    return Prepared(receipt, ("the CDC consumer",), prior)
-
-
-async def _faults(cdc: Client) -> list[dict[str, JSON]]:
-    answer = await cdc.ask("GET", "/faults", accept=(200, 404))
-    if answer.status == 404:
-        raise InjectionError(f"GET {cdc.base_url}/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1")
-    return objects(answer.json, "faults", f"GET {cdc.base_url}/faults")
+    return Prepared(FAULT.receipt(site, delay_s=params.p95), ("the CDC consumer",), prior | {"lag": lag})
 
 
 async def _lag(cdc: Client) -> dict[str, JSON]:
@@ -67,22 +56,6 @@ async def _lag(cdc: Client) -> dict[str, JSON]:
     if not isinstance(found, dict):
         raise InjectionError(f"GET {cdc.base_url}/lag: expected an object, got {found!r:.100}")
     return found
-
-
-def _path(receipt: Receipt) -> str:
-    return f"/faults/{quote(str(receipt['fault']), safe='')}"
-
-
-async def _put(site: Site, receipt: Receipt) -> None:
-    body: JSON = {
-        "point": POINT,
-        "kind": KIND,
-        "params": {"delay_s": receipt["delay_s"]},
-        "ttl_s": receipt["ttl_s"],
-        "run": receipt["run"],
-    }
-    async with through(site, "cdc") as cdc:
-        await cdc.ask("PUT", _path(receipt), json=body, accept=(200, 201))
 
 
 def _number(value: JSON) -> float | None:
@@ -111,15 +84,10 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     return Probe(len(agree) == len(WITNESSES), evidence)
 
 
-async def _withdraw(site: Site, receipt: Receipt) -> None:
-    async with through(site, "cdc") as cdc:
-        await cdc.ask("DELETE", _path(receipt), accept=(200, 204, 404))
-
-
 async def _gone(site: Site, receipt: Receipt) -> Probe:
     """The fault is not listed, and what it held was applied: the newest commit in the warehouse is a young one."""
     async with through(site, "cdc") as cdc:
-        listed = any(fault.get("id") == receipt["fault"] for fault in await _faults(cdc))
+        listed = await FAULT.holds(cdc, receipt)
         lag = await _lag(cdc)
     freshness = _number(lag.get("freshness_now_s"))
     holds = not listed and freshness is not None and freshness <= CAUGHT_UP_S
@@ -140,11 +108,11 @@ injector = Injector(
     doors=("cdc",),
     lease="target",
     prepare=_prepare,  # type: ignore[arg-type]  # called with an instance of `params` only
-    apply=_put,
+    apply=FAULT.put,
     effective=_effective,
-    withdraw=_withdraw,
+    withdraw=FAULT.delete,
     gone=_gone,
     signal=_signal,  # type: ignore[arg-type]
     duration_s=lambda params: params.window if isinstance(params, Params) else None,
-    renew=_put,
+    renew=FAULT.put,
 )

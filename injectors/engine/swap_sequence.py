@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field
 
-from injectors._http import objects, through
+from injectors import _engine
+from injectors._faults import Leased, Listed
+from injectors._http import through
 from sim.event import JSON
 from sim.injector import InjectionError, Injector, Prepared, Probe, Receipt, Signal, Site
 from sim.target import Duration, Model
@@ -27,8 +28,10 @@ LIMIT = Fraction(1, 10**9)
 EVERY_S = 0.25
 _AMOUNT = "1"
 _IN_FLIGHT = 8
-_PAGE, _PAGES = 500, 20
 _HOLD_S = 300.0
+_AUDIT = "/v1/audit/swaps"
+
+FAULT = Leased(door="engine", point="engine.swap", kind="mutate", params=("market", "delta_k_ratio"))
 
 
 def _decimal(value: Any) -> Any:
@@ -74,54 +77,16 @@ _driven: dict[str, _Driven] = {}
 async def _prepare(site: Site, params: Params) -> Prepared:
     market = f"sim-{site.id}"
     async with through(site, "engine") as engine:
-        identity = (await engine.ask("GET", "/identity")).json
-        faults = await _faults(engine)
-        for fault in faults:
-            if fault.get("id") == site.id or _of(fault, "market") == market:
-                raise InjectionError(f"{engine.base_url}: a fault is already on market {market}: {fault!r:.200}")
-        found = await engine.ask("GET", f"/v1/markets/{quote(market, safe='')}", accept=(200, 404))
-        if found.status == 200:
-            raise InjectionError(f"{engine.base_url}: market {market} is already there; it must be the fault's own")
+        prior = await FAULT.stood(engine, site, f"on market {market}", lambda fault: _market(fault) == market)
+        await _engine.refuse_existing(engine, market)
     through(site, "api")  # refuse now, not at the first swap, what cannot be opened
-    receipt: Receipt = {
-        "fault": site.id,
-        "market": market,
-        "delta_k_ratio": str(params.delta_k_ratio).lower(),
-        "run": site.run_id,
-        "ttl_s": site.ttl_s,
-    }
-    prior: JSON = {"identity": identity, "faults": list(faults)}
+    receipt = FAULT.receipt(site, market=market, delta_k_ratio=str(params.delta_k_ratio).lower())
     return Prepared(receipt, (f"market {market}",), prior)
 
 
-def _of(fault: dict[str, JSON], name: str) -> JSON:
+def _market(fault: Listed) -> JSON:
     params = fault.get("params")
-    return params.get(name) if isinstance(params, dict) else None
-
-
-async def _faults(engine: Client) -> list[dict[str, JSON]]:
-    answer = await engine.ask("GET", "/faults", accept=(200, 404))
-    if answer.status == 404:
-        raise InjectionError(
-            f"GET {engine.base_url}/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1"
-        )
-    return objects(answer.json, "faults", f"GET {engine.base_url}/faults")
-
-
-def _path(receipt: Receipt) -> str:
-    return f"/faults/{quote(str(receipt['fault']), safe='')}"
-
-
-async def _put(site: Site, receipt: Receipt) -> None:
-    body: JSON = {
-        "point": "engine.swap",
-        "kind": "mutate",
-        "params": {"market": receipt["market"], "delta_k_ratio": receipt["delta_k_ratio"]},
-        "ttl_s": receipt["ttl_s"],
-        "run": receipt["run"],
-    }
-    async with through(site, "engine") as engine:
-        await engine.ask("PUT", _path(receipt), json=body, accept=(200, 201))
+    return params.get("market") if isinstance(params, dict) else None
 
 
 async def _drive(site: Site, receipt: Receipt) -> None:
@@ -167,20 +132,9 @@ async def _swap(api: Client, receipt: Receipt, side: str, driven: _Driven) -> No
 
 async def _audited(engine: Client, receipt: Receipt) -> list[Fraction]:
     """Return the exact Δk/k of each audited swap under this fault, oldest first."""
-    after, ratios = 0, []
-    where = f"GET {engine.base_url}/v1/audit/swaps"
-    for _ in range(_PAGES):
-        params = {"market": str(receipt["market"]), "after": str(after), "limit": str(_PAGE)}
-        page = (await engine.ask("GET", "/v1/audit/swaps", params=params)).json
-        rows = objects(page, "rows", where)
-        for row in rows:
-            if row.get("market") == receipt["market"] and row.get("fault") == receipt["fault"]:
-                ratios.append(_ratio(row, where))
-        following = page.get("next") if isinstance(page, dict) else None
-        if not rows or not isinstance(following, int) or following <= after:
-            break
-        after = following
-    return ratios
+    rows = await _engine.rows(engine, _AUDIT, str(receipt["market"]))
+    ours = [row for row in rows if row.get("market") == receipt["market"] and row.get("fault") == receipt["fault"]]
+    return [_ratio(row, f"GET {engine.base_url}{_AUDIT}") for row in ours]
 
 
 def _ratio(row: dict[str, JSON], where: str) -> Fraction:
@@ -210,21 +164,13 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     return Probe(bool(beyond), evidence)
 
 
-async def _withdraw(site: Site, receipt: Receipt) -> None:
-    async with through(site, "engine") as engine:
-        await engine.ask("DELETE", _path(receipt), accept=(200, 204, 404))
-
-
 async def _gone(site: Site, receipt: Receipt) -> Probe:
     """The fault is not listed, its market takes no swap, and none came under it between two looks at the audit."""
     async with through(site, "engine") as engine:
         hits = len(await _audited(engine, receipt))
-        listed = any(fault.get("id") == receipt["fault"] for fault in await _faults(engine))
-        found = await engine.ask("GET", f"/v1/markets/{quote(str(receipt['market']), safe='')}", accept=(200, 404))
+        listed = await FAULT.holds(engine, receipt)
+        status = await _engine.status(engine, str(receipt["market"]))
         new_hits = len(await _audited(engine, receipt)) - hits
-    status: JSON = "absent"
-    if found.status == 200:
-        status = found.json.get("status") if isinstance(found.json, dict) else None
     holds = not listed and status in ("absent", "closed") and new_hits == 0
     return Probe(holds, {"fault_listed": listed, "market_status": status, "hits": hits, "new_hits": new_hits})
 
@@ -244,12 +190,12 @@ injector = Injector(
     doors=("engine", "api"),
     lease="target",
     prepare=_prepare,  # type: ignore[arg-type]  # called with an instance of `params` only
-    apply=_put,
+    apply=FAULT.put,
     effective=_effective,
-    withdraw=_withdraw,
+    withdraw=FAULT.delete,
     gone=_gone,
     signal=_signal,  # type: ignore[arg-type]
     duration_s=lambda params: params.duration if isinstance(params, Params) else None,
-    renew=_put,
+    renew=FAULT.put,
     drive=_drive,
 )

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
-from urllib.parse import quote
 
 from pydantic import Field
 
-from injectors._http import objects, through
+from injectors import _engine
+from injectors._faults import Leased
+from injectors._http import through
 from sim.event import JSON
 from sim.injector import InjectionError, Injector, Prepared, Probe, Receipt, Signal, Site
 from sim.target import Model
@@ -22,7 +23,9 @@ from sim.wire import Client
 
 _HOUR_S = 3600.0
 _HOLD_S = 300.0
-_PAGE, _PAGES = 500, 20
+_FEED = "/v1/events"
+
+FAULT = Leased(door="engine", point="events.delay", kind="hold", params=("event", "hours"))
 
 
 class Params(Model):
@@ -37,73 +40,16 @@ class Params(Model):
 async def _prepare(site: Site, params: Params) -> Prepared:
     market = f"sim-{site.id}"
     async with through(site, "engine") as engine:
-        identity = (await engine.ask("GET", "/identity")).json
-        faults = await _faults(engine)
-        for fault in faults:
-            if fault.get("id") == site.id or fault.get("market") == market:
-                raise InjectionError(f"{engine.base_url}: a fault is already on market {market}: {fault!r:.200}")
-        if await _market(engine, market) is not None:
-            raise InjectionError(f"{engine.base_url}: market {market} is already there; it must be the fault's own")
-    receipt: Receipt = {
-        "fault": site.id,
-        "market": market,
-        "event": params.event,
-        "hours": params.hours,
-        "run": site.run_id,
-        "ttl_s": site.ttl_s,
-    }
-    return Prepared(receipt, (f"{params.event} of market {market}",), {"identity": identity, "faults": list(faults)})
-
-
-async def _faults(engine: Client) -> list[dict[str, JSON]]:
-    answer = await engine.ask("GET", "/faults", accept=(200, 404))
-    if answer.status == 404:
-        raise InjectionError(
-            f"GET {engine.base_url}/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1"
-        )
-    return objects(answer.json, "faults", f"GET {engine.base_url}/faults")
-
-
-async def _market(engine: Client, market: str) -> dict[str, JSON] | None:
-    """Return the market as the engine shows it, null where there is none."""
-    answer = await engine.ask("GET", f"/v1/markets/{quote(market, safe='')}", accept=(200, 404))
-    if answer.status == 404:
-        return None
-    if not isinstance(answer.json, dict):
-        raise InjectionError(f"GET {engine.base_url}/v1/markets/{market}: expected an object, got {answer.json!r:.100}")
-    return answer.json
-
-
-def _path(receipt: Receipt) -> str:
-    return f"/faults/{quote(str(receipt['fault']), safe='')}"
-
-
-async def _put(site: Site, receipt: Receipt) -> None:
-    body: JSON = {
-        "point": "events.delay",
-        "kind": "hold",
-        "params": {"event": receipt["event"], "hours": receipt["hours"]},
-        "ttl_s": receipt["ttl_s"],
-        "run": receipt["run"],
-    }
-    async with through(site, "engine") as engine:
-        await engine.ask("PUT", _path(receipt), json=body, accept=(200, 201))
+        prior = await FAULT.stood(engine, site, f"on market {market}", lambda fault: fault.get("market") == market)
+        await _engine.refuse_existing(engine, market)
+    receipt = FAULT.receipt(site, market=market, event=params.event, hours=params.hours)
+    return Prepared(receipt, (f"{params.event} of market {market}",), prior)
 
 
 async def _events(engine: Client, receipt: Receipt) -> list[dict[str, JSON]]:
     """Return the events of the market, oldest first."""
-    after, found = 0, []
-    where = f"GET {engine.base_url}/v1/events"
-    for _ in range(_PAGES):
-        params = {"market": str(receipt["market"]), "after": str(after), "limit": str(_PAGE)}
-        page = (await engine.ask("GET", "/v1/events", params=params)).json
-        rows = objects(page, "rows", where)
-        found += [row for row in rows if row.get("subject") == receipt["market"]]
-        following = page.get("next") if isinstance(page, dict) else None
-        if not rows or not isinstance(following, int) or following <= after:
-            break
-        after = following
-    return found
+    rows = await _engine.rows(engine, _FEED, str(receipt["market"]))
+    return [row for row in rows if row.get("subject") == receipt["market"]]
 
 
 def _stamped(event: dict[str, JSON], name: str, where: str) -> datetime:
@@ -118,9 +64,9 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     """The start was stamped so many hours before it was recorded, the engine counts them, and no finish has come."""
     hours = float(str(receipt["hours"]))
     async with through(site, "engine") as engine:
-        where = f"GET {engine.base_url}/v1/events"
+        where = f"GET {engine.base_url}{_FEED}"
         events = await _events(engine, receipt)
-        path = f"/v1/markets/{quote(str(receipt['market']), safe='')}/resolution"
+        path = f"{_engine.market_path(str(receipt['market']))}/resolution"
         answer = await engine.ask("GET", path, accept=(200, 404))
     started = [event for event in events if event.get("type") == "resolution_started"]
     held = sum(event.get("type") == receipt["event"] for event in events)
@@ -142,18 +88,12 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     return Probe(len(started) == 1 and held == 0 and stamped_back >= least and counted >= least, evidence)
 
 
-async def _withdraw(site: Site, receipt: Receipt) -> None:
-    async with through(site, "engine") as engine:
-        await engine.ask("DELETE", _path(receipt), accept=(200, 204, 404))
-
-
 async def _gone(site: Site, receipt: Receipt) -> Probe:
     """The fault is not listed; its market was never there, or has got its event, once, and is resolved."""
     async with through(site, "engine") as engine:
-        listed = any(fault.get("id") == receipt["fault"] for fault in await _faults(engine))
-        market = await _market(engine, str(receipt["market"]))
+        listed = await FAULT.holds(engine, receipt)
+        status = await _engine.status(engine, str(receipt["market"]))
         came = sum(event.get("type") == receipt["event"] for event in await _events(engine, receipt))
-    status: JSON = "absent" if market is None else market.get("status")
     holds = not listed and (status, came) in (("absent", 0), ("resolved", 1))
     return Probe(holds, {"fault_listed": listed, "market_status": status, f"{receipt['event']}_events": came})
 
@@ -171,10 +111,10 @@ injector = Injector(
     doors=("engine",),
     lease="target",
     prepare=_prepare,  # type: ignore[arg-type]  # called with an instance of `params` only
-    apply=_put,
+    apply=FAULT.put,
     effective=_effective,
-    withdraw=_withdraw,
+    withdraw=FAULT.delete,
     gone=_gone,
     signal=_signal,  # type: ignore[arg-type]
-    renew=_put,
+    renew=FAULT.put,
 )

@@ -13,10 +13,10 @@ import re
 from collections.abc import Sequence
 from statistics import median
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field
 
+from injectors._faults import Leased
 from injectors._http import objects, through
 from sim.event import JSON
 from sim.injector import Company, InjectionError, Injector, Prepared, Probe, Receipt, Signal, Site
@@ -29,8 +29,9 @@ VIEWS, EVERY_S = 20, 1.5
 #: What proves the effect: so many views of the new bundle, slower by this share of the dose; fewer lost than that.
 LEAST_VIEWS, LEAST_SHARE, MOST_LOST = 5, 0.75, 0.05
 
+FAULT = Leased(door="fe", point="fe.bundle", kind="regress", params=("inp_ms",))
+
 _PAGE, _PAGES = 1000, 10
-_POINT = "fe.bundle"
 _MS = re.compile(r"\+?(\d{1,4})(?:\.0+)?\s*ms")
 
 
@@ -58,21 +59,14 @@ class Params(Model):
 async def _prepare(site: Site, params: Params) -> Prepared:
     async with through(site, "fe") as fe:
         state = await _state(fe)
-        faults = await _faults(fe)
+        faults = await FAULT.listed(fe)
     if faults:
         raise InjectionError(f"{fe.base_url}: a fault is in force there already: {faults!r:.200}")
     if state["bundle"] != "candidate":
         raise InjectionError(f"{fe.base_url} serves the {state['bundle']} bundle: nobody would meet the new one")
     async with through(site, "rum") as rum:
         newest = (await _rows(rum, 0, 1))["newest"]
-    receipt: Receipt = {
-        "fault": site.id,
-        "inp_ms": params.p75,
-        "run": site.run_id,
-        "ttl_s": site.ttl_s,
-        "handler_ms": list(_handler(state, fe)),
-        "after": newest,
-    }
+    receipt = FAULT.receipt(site, inp_ms=params.p75, handler_ms=list(_handler(state, fe)), after=newest)
     return Prepared(receipt, ("bundle candidate",), {"fe": state, "faults": list(faults)})
 
 
@@ -89,13 +83,6 @@ def _handler(state: dict[str, Any], fe: Client) -> list[int]:
     if not isinstance(times, list) or not times or not all(isinstance(each, int) for each in times):
         raise InjectionError(f"GET {fe.base_url}/fe: no handler times of the new bundle: {state!r:.200}")
     return times
-
-
-async def _faults(fe: Client) -> list[dict[str, JSON]]:
-    answer = await fe.ask("GET", "/faults", accept=(200, 404))
-    if answer.status == 404:
-        raise InjectionError(f"GET {fe.base_url}/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1")
-    return objects(answer.json, "faults", f"GET {fe.base_url}/faults")
 
 
 async def _rows(rum: Client, after: int, limit: int) -> dict[str, Any]:
@@ -116,22 +103,6 @@ async def _views(rum: Client) -> list[dict[str, Any]]:
             break
         after = page["next"]
     return rows
-
-
-def _path(receipt: Receipt) -> str:
-    return f"/faults/{quote(str(receipt['fault']), safe='')}"
-
-
-async def _put(site: Site, receipt: Receipt) -> None:
-    body: JSON = {
-        "point": _POINT,
-        "kind": "regress",
-        "params": {"inp_ms": receipt["inp_ms"]},
-        "ttl_s": receipt["ttl_s"],
-        "run": receipt["run"],
-    }
-    async with through(site, "fe") as fe:
-        await fe.ask("PUT", _path(receipt), json=body, accept=(200, 201))
 
 
 def compared(rows: Sequence[dict[str, Any]], after: int) -> tuple[int, list[float]]:
@@ -198,15 +169,10 @@ def _slower(receipt: Receipt) -> list[int]:
     return [int(str(each)) + int(str(receipt["inp_ms"])) for each in times]
 
 
-async def _withdraw(site: Site, receipt: Receipt) -> None:
-    async with through(site, "fe") as fe:
-        await fe.ask("DELETE", _path(receipt), accept=(200, 204, 404))
-
-
 async def _gone(site: Site, receipt: Receipt) -> Probe:
     """The fault is not listed, and the new bundle's handler works as long as it did before."""
     async with through(site, "fe") as fe:
-        listed = any(fault.get("id") == receipt["fault"] for fault in await _faults(fe))
+        listed = await FAULT.holds(fe, receipt)
         times = _handler(await _state(fe), fe)
     as_before = times == receipt["handler_ms"]
     return Probe(not listed and as_before, {"fault_listed": listed, "handler_ms": list(times), "as_before": as_before})
@@ -234,12 +200,12 @@ injector = Injector(
     doors=("fe", "rum"),
     lease="target",
     prepare=_prepare,  # type: ignore[arg-type]  # called with an instance of `params` only
-    apply=_put,
+    apply=FAULT.put,
     effective=_effective,
-    withdraw=_withdraw,
+    withdraw=FAULT.delete,
     gone=_gone,
     signal=_signal,  # type: ignore[arg-type]
-    renew=_put,
+    renew=FAULT.put,
     held=_held,
     accompany=_accompany,  # type: ignore[arg-type]
 )

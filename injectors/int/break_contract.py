@@ -8,17 +8,18 @@ and it is the candidate that gives it.
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import quote
 
 from pydantic import Field
 
+from injectors._faults import Leased
 from injectors._http import objects, through
 from sim.event import JSON
 from sim.injector import InjectionError, Injector, Prepared, Probe, Receipt, Signal, Site
 from sim.target import Duration, Model
 from sim.wire import Answer, Client
 
-POINT, KIND = "dec.answer", "mutate"
+FAULT = Leased(door="dec_candidate", point="dec.answer", kind="mutate", params=("contract", "change"))
+
 RELEASE = "x-mbp-release"
 BROKEN = "candidate"
 _QUOTES = "/v1/quotes"
@@ -39,11 +40,7 @@ class Params(Model):
 
 async def _prepare(site: Site, params: Params) -> Prepared:
     async with through(site, "dec_candidate") as candidate:
-        identity = (await candidate.ask("GET", "/identity")).json
-        faults = await _faults(candidate)
-        for fault in faults:
-            if fault.get("id") == site.id or fault.get("point") == POINT:
-                raise InjectionError(f"{candidate.base_url}: a fault is already on {POINT}: {fault!r:.200}")
+        prior = await FAULT.stood(candidate, site, f"on {FAULT.point}", lambda fault: fault.get("point") == FAULT.point)
     async with through(site, "api") as api:
         market = await _market(api)
         answer = await _quote(api, market)
@@ -53,26 +50,8 @@ async def _prepare(site: Site, params: Params) -> Prepared:
                 "no consumer would meet the fault; make the candidate serve first"
             )
         form = _form(answer.json)
-    receipt: Receipt = {
-        "fault": site.id,
-        "contract": params.contract,
-        "change": params.change,
-        "market": market,
-        "form": form,
-        "run": site.run_id,
-        "ttl_s": site.ttl_s,
-    }
-    prior: JSON = {"identity": identity, "faults": list(faults), "form": form}
-    return Prepared(receipt, (f"answers of {BROKEN} under {params.contract}",), prior)
-
-
-async def _faults(candidate: Client) -> list[dict[str, JSON]]:
-    answer = await candidate.ask("GET", "/faults", accept=(200, 404))
-    if answer.status == 404:
-        raise InjectionError(
-            f"GET {candidate.base_url}/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1"
-        )
-    return objects(answer.json, "faults", f"GET {candidate.base_url}/faults")
+    receipt = FAULT.receipt(site, contract=params.contract, change=params.change, market=market, form=form)
+    return Prepared(receipt, (f"answers of {BROKEN} under {params.contract}",), prior | {"form": form})
 
 
 async def _market(client: Client) -> str:
@@ -123,22 +102,6 @@ def _broken(before: JSON, now: dict[str, JSON]) -> list[str]:
     ]
 
 
-def _path(receipt: Receipt) -> str:
-    return f"/faults/{quote(str(receipt['fault']), safe='')}"
-
-
-async def _put(site: Site, receipt: Receipt) -> None:
-    body: JSON = {
-        "point": POINT,
-        "kind": KIND,
-        "params": {"contract": receipt["contract"], "change": receipt["change"]},
-        "ttl_s": receipt["ttl_s"],
-        "run": receipt["run"],
-    }
-    async with through(site, "dec_candidate") as candidate:
-        await candidate.ask("PUT", _path(receipt), json=body, accept=(200, 201))
-
-
 async def _effective(site: Site, receipt: Receipt) -> Probe:
     """A consumer's own call: the candidate answers it, and no longer in the form that it had."""
     async with through(site, "api") as api:
@@ -155,15 +118,10 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     return Probe(release == BROKEN and bool(broken), evidence)
 
 
-async def _withdraw(site: Site, receipt: Receipt) -> None:
-    async with through(site, "dec_candidate") as candidate:
-        await candidate.ask("DELETE", _path(receipt), accept=(200, 204, 404))
-
-
 async def _gone(site: Site, receipt: Receipt) -> Probe:
     """The fault is not listed, and the candidate, asked directly, answers in the form that it had before."""
     async with through(site, "dec_candidate") as candidate:
-        listed = any(fault.get("id") == receipt["fault"] for fault in await _faults(candidate))
+        listed = await FAULT.holds(candidate, receipt)
         answer = await _quote(candidate, str(receipt["market"]), accept=(200, 404, 409))
         if answer.status != 200:  # the market ended meanwhile; any other shows the form as well
             answer = await _quote(candidate, await _market(candidate))
@@ -185,11 +143,11 @@ injector = Injector(
     doors=("dec_candidate", "api"),
     lease="target",
     prepare=_prepare,  # type: ignore[arg-type]  # called with an instance of `params` only
-    apply=_put,
+    apply=FAULT.put,
     effective=_effective,
-    withdraw=_withdraw,
+    withdraw=FAULT.delete,
     gone=_gone,
     signal=_signal,  # type: ignore[arg-type]
     duration_s=lambda params: params.duration if isinstance(params, Params) else None,
-    renew=_put,
+    renew=FAULT.put,
 )

@@ -28,6 +28,7 @@ from injectors.apm.loadtest import injector, mix
 from sim.injector import InjectionError, Site
 from sim.secret import Secrets
 from sim.target import Door
+from tests.injectors import fake_door
 
 RATE = 100.0
 
@@ -61,17 +62,10 @@ class Entry:
 @asynccontextmanager
 async def serving(entry):
     """Give the door to an entry."""
-    app = web.Application()
-    app.router.add_get("/v1/markets/{id}", entry.markets)
-    app.router.add_get("/metrics", entry.metrics)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield Door(url=f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}")
-    finally:
-        await runner.cleanup()
+    async with fake_door.serving(
+        [web.get("/v1/markets/{id}", entry.markets), web.get("/metrics", entry.metrics)]
+    ) as url:
+        yield Door(url=url)
 
 
 def load_processes():

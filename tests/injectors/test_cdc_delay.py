@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
 from injectors.cdc.delay import injector
-from sim.injector import InjectionError, Site
-from sim.secret import Secrets
-from sim.target import Door
-
-TOKEN = "fault-token-of-the-test"
+from tests.injectors import fake_door
 
 
 def seen(last, p95=None, count=10):
@@ -23,69 +17,31 @@ def seen(last, p95=None, count=10):
     return {"count": count, "min": last, "p95": last if p95 is None else p95, "max": last, "last": last}
 
 
-class Consumer:
+class Consumer(fake_door.Target):
     """The consumer's door and its three witnesses."""
 
     def __init__(self):
-        self.faults, self.puts = {}, []
-        self.open, self.token = True, TOKEN
+        super().__init__()
         self.lag = {"window_s": 10.0, "slot_active": True, "streaming": True, "queued": 0, "freshness_now_s": 0.4}
         self.witnesses(seen(0.002), seen(0.4), seen(0.9))
 
     def witnesses(self, event, fresh, replay):
         self.lag |= {"event_lag_s": event, "freshness_s": fresh, "replay_lag_s": replay}
 
-    async def fault(self, request):
-        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.json_response({"error": "unauthorized"}, status=401)
-        if not self.open:
-            return web.json_response({"error": "not_found"}, status=404)
-        key = request.match_info.get("id")
-        if request.method == "GET":
-            return web.json_response(list(self.faults.values()))
-        if request.method == "DELETE":
-            self.faults.pop(key, None)
-            return web.Response(status=204)
-        body = await request.json()
-        self.puts.append((key, body))
-        self.faults[key] = {"id": key, **body}
-        return web.json_response(self.faults[key])
+    def routes(self):
+        return [web.get("/lag", self.shown)]
 
     async def shown(self, request):
         return web.json_response(self.lag)
 
-    async def identity(self, request):
-        return web.json_response({"environment": "sim-local", "instance": "i1"})
 
-    @asynccontextmanager
-    async def serve(self):
-        app = web.Application()
-        app.router.add_route("*", "/faults", self.fault)
-        app.router.add_route("*", "/faults/{id}", self.fault)
-        app.router.add_get("/lag", self.shown)
-        app.router.add_get("/identity", self.identity)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
-
-@asynccontextmanager
-async def fake_target():
+def fake_target():
     """Yield what the contract test uses: doors, arguments, and the consumer's own list of faults."""
-    consumer = Consumer()
-    consumer.token = None
-    async with consumer.serve() as url:
-        yield {"cdc": Door(url=url)}, {"p95": "+180s", "window": "10m"}, lambda: list(consumer.faults)
+    return fake_door.fake(Consumer(), ("cdc",), {"p95": "+180s", "window": "10m"})
 
 
-def site(url, token=TOKEN):
-    return Site(
-        "r1-0", "r1", {"cdc": Door(url=url, auth="env:FAULT_TOKEN")}, Secrets({"FAULT_TOKEN": token}), ttl_s=6.0
-    )
+def site(url, token=fake_door.TOKEN):
+    return fake_door.site_of(token, cdc=fake_door.locked(url))
 
 
 def params(p95="+180s", **more):
@@ -94,13 +50,7 @@ def params(p95="+180s", **more):
 
 def with_consumer(work):
     """Run `work(consumer, url)` against a consumer of its own."""
-
-    async def main():
-        consumer = Consumer()
-        async with consumer.serve() as url:
-            return await work(consumer, url)
-
-    return asyncio.run(main())
+    return fake_door.against(Consumer(), work)
 
 
 RECEIPT = {"fault": "r1-0", "delay_s": 180.0, "run": "r1", "ttl_s": 6.0}
@@ -131,18 +81,15 @@ def test_prepare_changes_nothing_and_notes_how_it_stood():
     prepared, lag = with_consumer(work)
     assert prepared.targets == ("the CDC consumer",)
     assert json.loads(json.dumps(prepared.receipt)) == RECEIPT
-    identity = {"environment": "sim-local", "instance": "i1"}
-    assert prepared.prior == {"identity": identity, "faults": [], "lag": lag}
+    assert prepared.prior == {"identity": fake_door.IDENTITY, "faults": [], "lag": lag}
 
 
 def test_prepare_refuses_what_it_cannot_do_cleanly():
     """A foreign fault, a stream that stands still, a shut door, a wrong token: each named, with the cure."""
 
     async def work(consumer, url):
-        async def refused(token=TOKEN):
-            with pytest.raises(InjectionError) as caught:
-                await injector.prepare(site(url, token), params())
-            return str(caught.value).replace(url, "URL")
+        def refused(token=fake_door.TOKEN):
+            return fake_door.refused(injector, site(url, token), params(), url)
 
         said = [await refused("wrong")]
         consumer.faults["other"] = {"id": "other"}
@@ -157,24 +104,17 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
         return said
 
     assert with_consumer(work) == [
-        'GET URL/faults: 401 {"error": "unauthorized"} (check auth: env:FAULT_TOKEN)',
+        fake_door.UNAUTHORIZED,
         "URL: a fault is already there: {'id': 'other'}",
         "URL: the consumer is not streaming, so nothing could be delayed",
         "GET URL/lag: expected an object, got []",
-        "GET URL/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1",
+        fake_door.OFF,
     ]
 
 
 def test_apply_and_renewal_are_the_same_one_request():
     """One PUT under the injection's own id, with the lease asked for."""
-
-    async def work(consumer, url):
-        prepared = await injector.prepare(site(url), params())
-        await injector.apply(site(url), prepared.receipt)
-        await injector.renew(site(url), prepared.receipt)
-        return consumer.puts
-
-    assert with_consumer(work) == [("r1-0", BODY)] * 2
+    assert fake_door.puts_of(injector, Consumer(), site, RECEIPT) == [("r1-0", BODY)] * 2
 
 
 FULL = seen(180.1)

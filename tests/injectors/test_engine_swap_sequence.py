@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from fractions import Fraction
 
@@ -17,20 +16,32 @@ from pydantic import ValidationError
 from injectors.engine import swap_sequence
 from injectors.engine.swap_sequence import injector
 from sim.clock import run_virtual
-from sim.injector import InjectionError, Signal, Site
-from sim.secret import Secrets
+from sim.injector import InjectionError, Signal
 from sim.target import Door
+from tests.injectors import fake_door
 
-TOKEN = "fault-token-of-the-test"
 AUDIT = "/v1/audit/swaps"
 
 
-class Engine:
+class Engine(fake_door.Target):
     """Markets, faults and an audit in memory; `api` is the public door of the same platform."""
 
     def __init__(self):
-        self.faults, self.markets, self.rows, self.puts, self.swaps = {}, {}, [], [], []
-        self.open, self.lame, self.token = True, False, TOKEN
+        super().__init__()
+        self.markets, self.rows, self.swaps, self.lame = {}, [], [], False
+
+    def routes(self):
+        return [
+            web.get("/v1/markets/{id}", self.market),
+            web.get(AUDIT, self.audit),
+            web.post("/v1/swaps", self.swap),
+        ]
+
+    def came(self, fault, new):
+        self.markets.setdefault(fault["params"]["market"], "open")
+
+    def went(self, fault):
+        self.markets[fault["params"]["market"]] = "closed"
 
     def row(self, market, fault, before, after):
         self.rows.append(
@@ -43,25 +54,6 @@ class Engine:
                 "breach": True,
             }
         )
-
-    async def fault(self, request):
-        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.json_response({"error": "unauthorized"}, status=401)
-        if not self.open:
-            return web.json_response({"error": "not_found"}, status=404)
-        key = request.match_info.get("id")
-        if request.method == "GET":
-            return web.json_response(list(self.faults.values()))
-        if request.method == "DELETE":
-            found = self.faults.pop(key, None)
-            if found:
-                self.markets[found["params"]["market"]] = "closed"
-            return web.Response(status=204)
-        body = await request.json()
-        self.puts.append((key, body))
-        self.faults[key] = {"id": key, **body}
-        self.markets.setdefault(body["params"]["market"], "open")
-        return web.json_response(self.faults[key])
 
     async def market(self, request):
         status = self.markets.get(request.match_info["id"])
@@ -83,40 +75,14 @@ class Engine:
         self.row(body["market"], fault, "1000000", "999999.9985")
         return web.json_response(self.rows[-1], status=201)
 
-    async def identity(self, request):
-        return web.json_response({"environment": "sim-local", "instance": "i1"})
 
-    @asynccontextmanager
-    async def serve(self):
-        app = web.Application()
-        app.router.add_route("*", "/faults", self.fault)
-        app.router.add_route("*", "/faults/{id}", self.fault)
-        app.router.add_get("/v1/markets/{id}", self.market)
-        app.router.add_get(AUDIT, self.audit)
-        app.router.add_post("/v1/swaps", self.swap)
-        app.router.add_get("/identity", self.identity)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
-
-@asynccontextmanager
-async def fake_target():
+def fake_target():
     """Yield what the contract test uses: doors, arguments, and the engine's own list of faults."""
-    engine = Engine()
-    engine.token = None
-    async with engine.serve() as url:
-        yield {"engine": Door(url=url), "api": Door(url=url)}, {"delta_k_ratio": 1.5e-9}, lambda: list(engine.faults)
+    return fake_door.fake(Engine(), ("engine", "api"), {"delta_k_ratio": 1.5e-9})
 
 
-def site(url, token=TOKEN, injection="r1-0", **doors):
-    given_ = {"engine": Door(url=url, auth="env:FAULT_TOKEN"), "api": Door(url=url), **doors}
-    doors_ = {name: door for name, door in given_.items() if door is not None}
-    return Site(injection, "r1", doors_, Secrets({"FAULT_TOKEN": token}), ttl_s=6.0)
+def site(url, token=fake_door.TOKEN, **doors):
+    return fake_door.site_of(token, **{"engine": fake_door.locked(url), "api": Door(url=url), **doors})
 
 
 def params(ratio="1.5e-9", **more):
@@ -125,13 +91,10 @@ def params(ratio="1.5e-9", **more):
 
 def with_engine(work):
     """Run `work(engine, url)` against an engine of its own."""
+    return fake_door.against(Engine(), work)
 
-    async def main():
-        engine = Engine()
-        async with engine.serve() as url:
-            return await work(engine, url)
 
-    return asyncio.run(main())
+RECEIPT = {"fault": "r1-0", "market": "sim-r1-0", "delta_k_ratio": "1.5e-9", "run": "r1", "ttl_s": 6.0}
 
 
 @pytest.mark.parametrize(
@@ -182,15 +145,9 @@ def test_prepare_changes_nothing_and_names_what_will_be_hit():
 
     prepared = with_engine(work)
     assert prepared.targets == ("market sim-r1-0",)
-    assert json.loads(json.dumps(prepared.receipt)) == {
-        "fault": "r1-0",
-        "market": "sim-r1-0",
-        "delta_k_ratio": "1.5e-9",
-        "run": "r1",
-        "ttl_s": 6.0,
-    }
+    assert json.loads(json.dumps(prepared.receipt)) == RECEIPT
     assert prepared.prior == {
-        "identity": {"environment": "sim-local", "instance": "i1"},
+        "identity": fake_door.IDENTITY,
         "faults": [{"id": "x", "params": {"market": "sim-x"}}],
     }
 
@@ -199,10 +156,8 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
     """A foreign fault or market, a shut endpoint, a wrong token and a missing door are named, with the cure."""
 
     async def work(engine, url):
-        async def refused(**changes):
-            with pytest.raises(InjectionError) as caught:
-                await injector.prepare(site(url, **changes), params())
-            return str(caught.value).replace(url, "URL")
+        def refused(**changes):
+            return fake_door.refused(injector, site(url, **changes), params(), url)
 
         nowhere = Door.model_construct(url="nowhere", auth=None)
         said = [await refused(token="wrong"), await refused(api=None), await refused(engine=nowhere)]
@@ -216,12 +171,12 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
         return said
 
     token, api, nowhere, fault, market, shut = with_engine(work)
-    assert token == 'GET URL/faults: 401 {"error": "unauthorized"} (check auth: env:FAULT_TOKEN)'
+    assert token == fake_door.UNAUTHORIZED
     assert api == "the profile opens no door 'api': add doors.api with its url"
     assert nowhere == "doors.engine: 'nowhere' is not a URL: write http://host:port"
     assert fault.startswith("URL: a fault is already on market sim-r1-0: ")
     assert market == "URL: market sim-r1-0 is already there; it must be the fault's own"
-    assert shut == "GET URL/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1"
+    assert shut == fake_door.OFF
 
 
 def test_apply_and_renewal_are_the_same_one_request():
@@ -233,17 +188,7 @@ def test_apply_and_renewal_are_the_same_one_request():
         "ttl_s": 6.0,
         "run": "r1",
     }
-
-    async def work(engine, url):
-        prepared = await injector.prepare(site(url), params())
-        await injector.apply(site(url), prepared.receipt)
-        await injector.renew(site(url), prepared.receipt)
-        return engine.puts
-
-    assert with_engine(work) == [("r1-0", body)] * 2
-
-
-RECEIPT = {"fault": "r1-0", "market": "sim-r1-0", "delta_k_ratio": "1.5e-9", "run": "r1", "ttl_s": 6.0}
+    assert fake_door.puts_of(injector, Engine(), site, RECEIPT) == [("r1-0", body)] * 2
 
 
 @pytest.mark.parametrize(
@@ -288,14 +233,8 @@ def test_withdraw_can_be_done_any_number_of_times_from_the_receipt_alone_and_is_
     """In a fresh site, as another process has it: not gone before, gone after, and gone again."""
 
     async def work(engine, url):
-        before = await injector.gone(site(url), RECEIPT)
-        await injector.apply(site(url), RECEIPT)
         engine.row("sim-r1-0", "r1-0", "1", "2")
-        during = await injector.gone(site(url), RECEIPT)
-        receipt = json.loads(json.dumps(RECEIPT))
-        await injector.withdraw(site(url, api=None), receipt)
-        await injector.withdraw(site(url, api=None), receipt)
-        return before, during, await injector.gone(site(url, api=None), receipt)
+        return await fake_door.held_and_withdrawn(injector, site(url), RECEIPT, site(url, api=None))
 
     before, during, after = with_engine(work)
     assert (before.holds, before.evidence["market_status"]) == (True, "absent")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,20 +10,25 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from injectors.events.delay import injector
-from sim.injector import InjectionError, Signal, Site
-from sim.secret import Secrets
-from sim.target import Door
+from sim.injector import InjectionError, Signal
+from tests.injectors import fake_door
 
-TOKEN = "fault-token-of-the-test"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-class Engine:
+class Engine(fake_door.Target):
     """Faults, markets and events in memory; its clock stands still."""
 
     def __init__(self):
-        self.faults, self.markets, self.events, self.puts = {}, {}, [], []
-        self.open, self.token, self.moves, self.age = True, TOKEN, True, None
+        super().__init__()
+        self.markets, self.events, self.moves, self.age = {}, [], True, None
+
+    def routes(self):
+        return [
+            web.get("/v1/markets/{id}", self.market),
+            web.get("/v1/markets/{id}/resolution", self.resolution),
+            web.get("/v1/events", self.feed),
+        ]
 
     def happen(self, kind, market, at=NOW):
         self.events.append(
@@ -38,30 +41,17 @@ class Engine:
             }
         )
 
-    async def fault(self, request):
-        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.json_response({"error": "unauthorized"}, status=401)
-        if not self.open:
-            return web.json_response({"error": "not_found"}, status=404)
-        key = request.match_info.get("id")
-        if request.method == "GET":
-            return web.json_response(list(self.faults.values()))
-        if request.method == "DELETE":
-            found = self.faults.pop(key, None)
-            if found:
-                self.markets[found["market"]] = "resolved"
-                self.happen("resolution_finished", found["market"])
-            return web.Response(status=204)
-        body = await request.json()
-        self.puts.append((key, body))
-        market = f"sim-{key}"
-        if key not in self.faults:
+    def came(self, fault, new):
+        market = fault["market"] = f"sim-{fault['id']}"
+        if new:
             self.markets[market] = "resolving"
-            self.age = body["params"]["hours"] if self.moves else 0.0
+            self.age = fault["params"]["hours"] if self.moves else 0.0
             self.happen("market_created", market, NOW - timedelta(hours=self.age))
             self.happen("resolution_started", market, NOW - timedelta(hours=self.age))
-        self.faults[key] = {"id": key, "market": market, **body}
-        return web.json_response(self.faults[key])
+
+    def went(self, fault):
+        self.markets[fault["market"]] = "resolved"
+        self.happen("resolution_finished", fault["market"])
 
     async def market(self, request):
         status = self.markets.get(request.match_info["id"])
@@ -77,43 +67,17 @@ class Engine:
         rows = [e for e in self.events if e["seq"] > after and e["subject"] == request.query["market"]][:2]
         return web.json_response({"rows": rows, "next": rows[-1]["seq"] if rows else after})
 
-    async def identity(self, request):
-        return web.json_response({"environment": "sim-local", "instance": "i1"})
-
-    @asynccontextmanager
-    async def serve(self):
-        app = web.Application()
-        app.router.add_route("*", "/faults", self.fault)
-        app.router.add_route("*", "/faults/{id}", self.fault)
-        app.router.add_get("/v1/markets/{id}", self.market)
-        app.router.add_get("/v1/markets/{id}/resolution", self.resolution)
-        app.router.add_get("/v1/events", self.feed)
-        app.router.add_get("/identity", self.identity)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
 
 ARGUMENTS = {"event": "resolution_finished", "hours": 25}
 
 
-@asynccontextmanager
-async def fake_target():
+def fake_target():
     """Yield what the contract test uses: doors, arguments, and the engine's own list of faults."""
-    engine = Engine()
-    engine.token = None
-    async with engine.serve() as url:
-        yield {"engine": Door(url=url)}, ARGUMENTS, lambda: list(engine.faults)
+    return fake_door.fake(Engine(), ("engine",), ARGUMENTS)
 
 
-def site(url, token=TOKEN, injection="r1-0"):
-    return Site(
-        injection, "r1", {"engine": Door(url=url, auth="env:FAULT_TOKEN")}, Secrets({"FAULT_TOKEN": token}), 6.0
-    )
+def site(url, token=fake_door.TOKEN):
+    return fake_door.site_of(token, engine=fake_door.locked(url))
 
 
 def params(**changes):
@@ -122,13 +86,7 @@ def params(**changes):
 
 def with_engine(work):
     """Run `work(engine, url)` against an engine of its own."""
-
-    async def main():
-        engine = Engine()
-        async with engine.serve() as url:
-            return await work(engine, url)
-
-    return asyncio.run(main())
+    return fake_door.against(Engine(), work)
 
 
 RECEIPT = {
@@ -169,7 +127,7 @@ def test_prepare_changes_nothing_and_names_what_will_be_hit():
     assert prepared.targets == ("resolution_finished of market sim-r1-0",)
     assert json.loads(json.dumps(prepared.receipt)) == RECEIPT
     assert prepared.prior == {
-        "identity": {"environment": "sim-local", "instance": "i1"},
+        "identity": fake_door.IDENTITY,
         "faults": [{"id": "x", "market": "sim-x"}],
     }
 
@@ -178,10 +136,8 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
     """A foreign fault or market, a shut endpoint, a wrong token: each is named, with the cure."""
 
     async def work(engine, url):
-        async def refused(**changes):
-            with pytest.raises(InjectionError) as caught:
-                await injector.prepare(site(url, **changes), params())
-            return str(caught.value).replace(url, "URL")
+        def refused(**changes):
+            return fake_door.refused(injector, site(url, **changes), params(), url)
 
         said = [await refused(token="wrong")]
         engine.faults["other"] = {"id": "other", "market": "sim-r1-0"}
@@ -194,10 +150,10 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
         return said
 
     token, fault, market, shut = with_engine(work)
-    assert token == 'GET URL/faults: 401 {"error": "unauthorized"} (check auth: env:FAULT_TOKEN)'
+    assert token == fake_door.UNAUTHORIZED
     assert fault.startswith("URL: a fault is already on market sim-r1-0: ")
     assert market == "URL: market sim-r1-0 is already there; it must be the fault's own"
-    assert shut == "GET URL/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1"
+    assert shut == fake_door.OFF
 
 
 def test_apply_and_renewal_are_the_same_one_request():
@@ -209,14 +165,7 @@ def test_apply_and_renewal_are_the_same_one_request():
         "ttl_s": 6.0,
         "run": "r1",
     }
-
-    async def work(engine, url):
-        prepared = await injector.prepare(site(url), params())
-        await injector.apply(site(url), prepared.receipt)
-        await injector.renew(site(url), prepared.receipt)
-        return engine.puts
-
-    assert with_engine(work) == [("r1-0", body)] * 2
+    assert fake_door.puts_of(injector, Engine(), site, RECEIPT) == [("r1-0", body)] * 2
 
 
 def test_the_effect_is_proven_by_the_stamps_and_by_the_engines_own_count():
@@ -277,13 +226,7 @@ def test_withdraw_can_be_done_any_number_of_times_from_the_receipt_alone_and_is_
     """In a fresh site, as another process has it: gone before, not during, and gone after: the event has come."""
 
     async def work(engine, url):
-        before = await injector.gone(site(url), RECEIPT)
-        await injector.apply(site(url), RECEIPT)
-        during = await injector.gone(site(url), RECEIPT)
-        receipt = json.loads(json.dumps(RECEIPT))
-        await injector.withdraw(site(url), receipt)
-        await injector.withdraw(site(url), receipt)
-        return before, during, await injector.gone(site(url), receipt)
+        return await fake_door.held_and_withdrawn(injector, site(url), RECEIPT, site(url))
 
     before, during, after = with_engine(work)
     assert [(probe.holds, dict(probe.evidence)) for probe in (before, during, after)] == [

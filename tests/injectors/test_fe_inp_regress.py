@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import sys
-from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -15,19 +14,29 @@ from pydantic import ValidationError
 
 from injectors.fe import _visitor
 from injectors.fe.inp_regress import compared, injector, lost
-from sim.injector import Company, InjectionError, Site
-from sim.secret import Secrets
+from sim.injector import Company
 from sim.target import Door
+from tests.injectors import fake_door
 
 TIMES = [128, 144, 136]
 
 
-class Front:
+class Front(fake_door.Target):
     """The page with its two bundles, its fault door, and the collector, in memory."""
 
     def __init__(self):
-        self.faults, self.rows, self.bundle, self.open, self.served = {}, [], "candidate", True, 0
-        self.lose, self.down = set(), False
+        super().__init__(token=None)
+        self.rows, self.bundle, self.served, self.lose, self.down = [], "candidate", 0, set(), False
+
+    def routes(self):
+        return [
+            web.get("/fe", self.state),
+            web.get("/", self.page),
+            web.get("/bundles/{name}", self.script),
+            web.get("/views", self.views),
+            web.post("/visit", self.told),
+            web.post("/beacon", self.told),
+        ]
 
     @property
     def slower(self):
@@ -43,18 +52,6 @@ class Front:
     def beacon(self, view, inp_ms, **more):
         self.row("visit", view, **more)
         self.row("beacon", view, inp_ms=inp_ms, **more)
-
-    async def fault(self, request):
-        if not self.open:
-            return web.json_response({"error": "not_found"}, status=404)
-        key = request.match_info.get("id")
-        if request.method == "GET":
-            return web.json_response(list(self.faults.values()))
-        if request.method == "DELETE":
-            self.faults.pop(key, None)
-            return web.Response(status=204)
-        self.faults[key] = {"id": key, **await request.json()}
-        return web.json_response(self.faults[key])
 
     async def state(self, _):
         bundles = {
@@ -87,36 +84,14 @@ class Front:
             self.row(kind, body["view"], **{name: body[name] for name in body if name != "view"})
         return web.Response(status=204)
 
-    @asynccontextmanager
-    async def serve(self):
-        app = web.Application()
-        app.router.add_route("*", "/faults", self.fault)
-        app.router.add_route("*", "/faults/{id}", self.fault)
-        app.router.add_get("/fe", self.state)
-        app.router.add_get("/", self.page)
-        app.router.add_get("/bundles/{name}", self.script)
-        app.router.add_get("/views", self.views)
-        app.router.add_post("/visit", self.told)
-        app.router.add_post("/beacon", self.told)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
 
-
-@asynccontextmanager
-async def fake_target():
+def fake_target():
     """Yield what the contract test uses: doors, arguments, and the front end's own list of faults."""
-    front = Front()
-    async with front.serve() as url:
-        yield {"fe": Door(url=url), "rum": Door(url=url)}, {"p75": "+80ms", "window": "24h"}, lambda: list(front.faults)
+    return fake_door.fake(Front(), ("fe", "rum"), {"p75": "+80ms", "window": "24h"})
 
 
 def site(url):
-    return Site("r1-0", "r1", {"fe": Door(url=url), "rum": Door(url=url)}, Secrets({}), ttl_s=6.0)
+    return fake_door.site_of(fe=Door(url=url), rum=Door(url=url))
 
 
 def params(**given):
@@ -125,13 +100,7 @@ def params(**given):
 
 def with_front(work):
     """Run `work(front, url)` against a front end of its own."""
-
-    async def main():
-        front = Front()
-        async with front.serve() as url:
-            return await work(front, url)
-
-    return asyncio.run(main())
+    return fake_door.against(Front(), work)
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------
@@ -174,15 +143,13 @@ def test_it_is_not_prepared_where_nobody_would_meet_it():
         for bundle, faults, opened in (("stable", {}, True), ("candidate", {"x": {"params": {"inp_ms": 1}}}, True),
                                        ("candidate", {}, False)):  # fmt: skip
             front.bundle, front.faults, front.open = bundle, faults, opened
-            with pytest.raises(InjectionError) as error:
-                await injector.prepare(site(url), params())
-            told.append(str(error.value).replace(url, ""))
+            told.append(await fake_door.refused(injector, site(url), params(), url))
         return told
 
     stable, taken, shut = with_front(work)
     assert "serves the stable bundle" in stable
     assert "a fault is in force there already" in taken
-    assert "the fault endpoint is off" in shut
+    assert shut == fake_door.OFF
 
 
 # -- what is proven ----------------------------------------------------------------------------------------------

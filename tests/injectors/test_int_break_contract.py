@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
 from injectors.int.break_contract import injector
-from sim.injector import InjectionError, Signal, Site
-from sim.secret import Secrets
+from sim.injector import Signal
 from sim.target import Door
+from tests.injectors import fake_door
 
-TOKEN = "fault-token-of-the-test"
 QUOTE = {"amount_out": "1.9", "fee": "0.002", "price_after": "0.5"}
 BROKEN = {"amount_out": 1.9, "price_after": "0.5"}
 MARKETS = [
@@ -27,29 +24,16 @@ MARKETS = [
 ]
 
 
-class Platform:
+class Platform(fake_door.Target):
     """The candidate and, at the same address, the public entry that passes everything to `serving`."""
 
     def __init__(self):
-        self.faults, self.puts, self.quotes = {}, [], []
-        self.open, self.token, self.serving = True, TOKEN, "candidate"
+        super().__init__()
+        self.quotes, self.serving = [], "candidate"
         self.markets, self.broken, self.deaf = [dict(each) for each in MARKETS], BROKEN, False
 
-    async def fault(self, request):
-        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            return web.json_response({"error": "unauthorized"}, status=401)
-        if not self.open:
-            return web.json_response({"error": "not_found"}, status=404)
-        key = request.match_info.get("id")
-        if request.method == "GET":
-            return web.json_response(list(self.faults.values()))
-        if request.method == "DELETE":
-            self.faults.pop(key, None)
-            return web.Response(status=204)
-        body = await request.json()
-        self.puts.append((key, body))
-        self.faults[key] = {"id": key, **body}
-        return web.json_response(self.faults[key])
+    def routes(self):
+        return [web.post("/v1/quotes", self.quote), web.get("/v1/markets", self.listed)]
 
     async def quote(self, request):
         body = await request.json()
@@ -64,40 +48,14 @@ class Platform:
     async def listed(self, _):
         return web.json_response({"markets": self.markets})
 
-    async def identity(self, _):
-        return web.json_response({"environment": "sim-local", "instance": "i1"})
 
-    @asynccontextmanager
-    async def serve(self):
-        app = web.Application()
-        app.router.add_route("*", "/faults", self.fault)
-        app.router.add_route("*", "/faults/{id}", self.fault)
-        app.router.add_post("/v1/quotes", self.quote)
-        app.router.add_get("/v1/markets", self.listed)
-        app.router.add_get("/identity", self.identity)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
-
-@asynccontextmanager
-async def fake_target():
+def fake_target():
     """Yield what the contract test uses: doors, arguments, and the candidate's own list of faults."""
-    platform = Platform()
-    platform.token = None
-    async with platform.serve() as url:
-        doors = {"dec_candidate": Door(url=url), "api": Door(url=url)}
-        yield doors, {"contract": "mbp.v1"}, lambda: list(platform.faults)
+    return fake_door.fake(Platform(), ("dec_candidate", "api"), {"contract": "mbp.v1"})
 
 
-def site(url, token=TOKEN, **doors):
-    given = {"dec_candidate": Door(url=url, auth="env:FAULT_TOKEN"), "api": Door(url=url), **doors}
-    kept = {name: door for name, door in given.items() if door is not None}
-    return Site("r1-0", "r1", kept, Secrets({"FAULT_TOKEN": token}), ttl_s=6.0)
+def site(url, token=fake_door.TOKEN, **doors):
+    return fake_door.site_of(token, **{"dec_candidate": fake_door.locked(url), "api": Door(url=url), **doors})
 
 
 def params(**more):
@@ -106,13 +64,7 @@ def params(**more):
 
 def with_platform(work):
     """Run `work(platform, url)` against a platform of its own."""
-
-    async def main():
-        platform = Platform()
-        async with platform.serve() as url:
-            return await work(platform, url)
-
-    return asyncio.run(main())
+    return fake_door.against(Platform(), work)
 
 
 RECEIPT = {
@@ -147,7 +99,7 @@ def test_prepare_changes_nothing_and_keeps_the_form_of_an_answer():
     assert prepared.targets == ("answers of candidate under mbp.v1",)
     assert json.loads(json.dumps(prepared.receipt)) == RECEIPT
     assert prepared.prior == {
-        "identity": {"environment": "sim-local", "instance": "i1"},
+        "identity": fake_door.IDENTITY,
         "faults": [{"id": "x", "point": "other"}],
         "form": RECEIPT["form"],
     }
@@ -157,10 +109,8 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
     """A wrong token, a foreign fault, a shut endpoint, another release in front and no market are each named."""
 
     async def work(platform, url):
-        async def refused(**changes):
-            with pytest.raises(InjectionError) as caught:
-                await injector.prepare(site(url, **changes), params())
-            return str(caught.value).replace(url, "URL")
+        def refused(**changes):
+            return fake_door.refused(injector, site(url, **changes), params(), url)
 
         said = [await refused(token="wrong"), await refused(api=None)]
         platform.faults["other"] = {"id": "other", "point": "dec.answer"}
@@ -175,12 +125,12 @@ def test_prepare_refuses_what_it_cannot_do_cleanly():
         return said
 
     token, api, fault, release, market, shut = with_platform(work)
-    assert token == 'GET URL/faults: 401 {"error": "unauthorized"} (check auth: env:FAULT_TOKEN)'
+    assert token == fake_door.UNAUTHORIZED
     assert api == "the profile opens no door 'api': add doors.api with its url"
     assert fault.startswith("URL: a fault is already on dec.answer: ")
     assert release.startswith("POST URL/v1/quotes: answered by 'stable', not by the candidate: ")
     assert market == "GET URL/v1/markets: no open market to ask a quote of"
-    assert shut == "GET URL/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=1"
+    assert shut == fake_door.OFF
 
 
 def test_apply_and_renewal_are_the_same_one_request():
@@ -192,13 +142,7 @@ def test_apply_and_renewal_are_the_same_one_request():
         "ttl_s": 6.0,
         "run": "r1",
     }
-
-    async def work(platform, url):
-        await injector.apply(site(url), RECEIPT)
-        await injector.renew(site(url), RECEIPT)
-        return platform.puts
-
-    assert with_platform(work) == [("r1-0", body)] * 2
+    assert fake_door.puts_of(injector, Platform(), site, RECEIPT) == [("r1-0", body)] * 2
 
 
 @pytest.mark.parametrize(
@@ -228,13 +172,7 @@ def test_withdraw_can_be_done_any_number_of_times_from_the_receipt_alone_and_is_
     """In a fresh site, as another process has it, without the public entry: gone before, not during, gone after."""
 
     async def work(platform, url):
-        before = await injector.gone(site(url, api=None), RECEIPT)
-        await injector.apply(site(url), RECEIPT)
-        during = await injector.gone(site(url, api=None), RECEIPT)
-        receipt = json.loads(json.dumps(RECEIPT))
-        await injector.withdraw(site(url, api=None), receipt)
-        await injector.withdraw(site(url, api=None), receipt)
-        return before, during, await injector.gone(site(url, api=None), receipt)
+        return await fake_door.held_and_withdrawn(injector, site(url), RECEIPT, site(url, api=None))
 
     before, during, after = with_platform(work)
     assert (before.holds, during.holds, after.holds) == (True, False, True)
