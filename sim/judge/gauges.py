@@ -115,8 +115,12 @@ class GaugeClause(Written):
 
     @property
     def waits(self) -> bool:
-        """Whether a sample after withdrawal can still change what close will say."""
-        return super().waits and not (self.cured and self.held_before and self.truth is Truth.TRUE)
+        """Whether a sample after withdrawal can still change what close will say.
+
+        What did not hold before withdrawal is missed whatever is sampled after it.
+        """
+        decided = self.cured and (self.truth is Truth.TRUE or (not self.held_before and self.truth is Truth.FALSE))
+        return super().waits and not decided
 
     def expire(self, now: float) -> None:
         """Miss it when the time to hold is over."""

@@ -21,10 +21,11 @@ from sim.clock import run_virtual
 from sim.company import Companion, alive, ended
 from sim.injection import Injection
 from sim.injector import Company, Injector, Site
+from sim.observation import Observation
 from sim.plan import Fault
 from sim.secret import Secrets
 from sim.undo import FILE, Journal
-from tests.kernel.scripted import Names, Script, World, names, play
+from tests.kernel.scripted import Names, Script, World, bent, names, play
 
 MODULE = "traffic_of_the_test"
 
@@ -165,6 +166,21 @@ def test_a_signal_while_it_gets_ready_ends_both(tmp_path: Path, monkeypatch: Any
     judgement, world, (process,) = played(tmp_path, monkeypatch, lambda: Process(READY), stop_at=10.0)
     assert (judgement.exit_code, world.calls, process.returncode) == (130, [], 0)
     assert records(tmp_path) == ["open", "company", "company_ended", "closed"]
+
+
+@pytest.mark.parametrize("after", [5.0, 0.0], ids=["stays", "comes back by itself"])
+def test_a_gauge_that_the_action_did_not_cure_is_not_waited_for(tmp_path: Path, monkeypatch: Any, after: float) -> None:
+    """It is missed whatever it reads once the fault is gone: the run ends when all else is well, not with `recover`."""
+
+    def burn(world: World, name: str) -> list[Observation]:
+        gone = name == "prom" and world.off is not None
+        return [Observation("gauge", {"fact": "burn", "value": after})] if gone else []
+
+    judgement, _ = play(tmp_path, monkeypatch, bent(fire=None, burn=(0.0, 5.0), more=burn), expect="burn < 1")
+    values = {verdict.clause: verdict.value for verdict in judgement.verdicts}
+    assert (str(judgement.outcome), values["expect.1"], values["recover"]) == ("failed", "missed", "met")
+    marks = dict(judgement.marks)
+    assert marks["closed"] - marks["gone"] < 5
 
 
 # -- real processes ----------------------------------------------------------------------------------------------
