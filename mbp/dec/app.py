@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 
 from mbp._asgi import ApiError, create_app
 from mbp._faults import Door, fault_router, sweep_forever
+from mbp._routes import Key
 from mbp._trace import Traced, Tracing
 from mbp._wire import (
     Action,
@@ -43,7 +44,6 @@ from mbp.dec.telemetry import Admission, Counted, Telemetry
 
 Release = Literal["stable", "candidate"]
 MarketPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,79}$")]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 RequestId = Annotated[str | None, Header(alias="X-Request-Id", pattern=r"^[!-~]{1,200}$")]
 
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 
 from mbp._asgi import ApiError, create_app
 from mbp._faults import Door, fault_router
+from mbp._routes import After, Key, Limit, health_of
 from mbp._service import problem, wall_text
 from mbp._trace import Traced, Tracing, trace_id_of
 from mbp._wire import Action, Amount, LiquidityAdd, LiquidityRemove, MarketOpen, Side, Wire
@@ -22,7 +23,7 @@ from mbp.engine import amounts, cpmm
 from mbp.engine.cpmm import Refused
 from mbp.engine.door import EngineFaults
 from mbp.engine.exchange import Exchange, Order
-from mbp.engine.life_routes import Key, MarketPath, Seq, Shadow, Trace, life_routes, moment
+from mbp.engine.life_routes import MarketPath, Shadow, Trace, life_routes, moment
 from mbp.engine.lifecycle import Lifecycle
 from mbp.engine.metrics import registry
 from mbp.engine.shadow import ShadowGuard
@@ -110,13 +111,6 @@ def build(exchange: Exchange, store: Store, token: str | None, tracing: Tracing 
     series = registry(exchange, faults_on=token is not None)
     tracing.export_to(series)
 
-    async def health() -> str | None:
-        try:
-            exchange.probe()
-        except sqlite3.Error as error:
-            return f"the store takes no writes: {error}"
-        return None
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(_sweep(exchange)), asyncio.create_task(_checkpoint(store))]
@@ -128,7 +122,7 @@ def build(exchange: Exchange, store: Store, token: str | None, tracing: Tracing 
                 with suppress(asyncio.CancelledError):
                     await task
 
-    app = create_app("engine", registry=series, health=health, lifespan=lifespan)
+    app = create_app("engine", registry=series, health=health_of(exchange.probe), lifespan=lifespan)
     app.add_middleware(Door, token=token)
     app.add_middleware(ShadowGuard)
     _add_refusals(app)
@@ -248,8 +242,8 @@ def _add_trading(app: FastAPI, exchange: Exchange) -> None:
     @app.get("/v1/audit/swaps")
     async def audit(
         market: Annotated[str | None, Query(max_length=200)] = None,
-        after: Seq = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        after: After = 0,
+        limit: Limit = 100,
     ) -> JSONResponse:
         rows = exchange.audit(market, after, limit)
         return JSONResponse({"rows": [show_swap(row) for row in rows], "next": rows[-1].seq if rows else after})

@@ -105,5 +105,4 @@ def answered(store: Store, key: str, request: str) -> dict[str, Any] | None:
         return None
     if kept[0] != request:
         raise Refused("idempotency_key_reused", f"the key was used for another request: {kept[0]}")
-    answer: dict[str, Any] = kept[1]
-    return answer
+    return kept[1]

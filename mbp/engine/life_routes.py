@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import StringConstraints
 
 from mbp._asgi import ApiError
+from mbp._routes import After, Key, Limit
 from mbp._trace import trace_id_of
 from mbp._wire import Side, Wire
 from mbp.engine.lifecycle import By, Lifecycle
@@ -18,11 +19,8 @@ from mbp.engine.show import show_change, show_event
 from mbp.engine.store import Store
 
 MarketPath = Annotated[str, Path(max_length=200)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 Trace = Annotated[str | None, Header()]  # one that is not valid is no trace, and no reason to refuse anything
 Shadow = Annotated[Literal["1"] | None, Header(alias="X-MBP-Shadow")]
-Seq = Annotated[int, Query(ge=0, lt=2**63)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
 Of = Annotated[str | None, Query(max_length=200)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
@@ -130,14 +128,14 @@ def _add_feeds(router: APIRouter, store: Store) -> None:
         return JSONResponse({"rows": [show_change(*row) for row in rows], "next": rows[-1][0] if rows else after})
 
     @router.get("/v1/events")
-    async def events(market: Of = None, after: Seq = 0, limit: Limit = 100) -> JSONResponse:
+    async def events(market: Of = None, after: After = 0, limit: Limit = 100) -> JSONResponse:
         rows = store.records.events(market, after, limit)
         return JSONResponse({"rows": [show_event(row) for row in rows], "next": rows[-1].seq if rows else after})
 
     @router.get("/v1/audit/flags")
-    async def audit_flags(flag: Of = None, after: Seq = 0, limit: Limit = 100) -> JSONResponse:
+    async def audit_flags(flag: Of = None, after: After = 0, limit: Limit = 100) -> JSONResponse:
         return changes("flag", flag, after, limit)
 
     @router.get("/v1/audit/markets")
-    async def audit_markets(market: Of = None, after: Seq = 0, limit: Limit = 100) -> JSONResponse:
+    async def audit_markets(market: Of = None, after: After = 0, limit: Limit = 100) -> JSONResponse:
         return changes("market", market, after, limit)

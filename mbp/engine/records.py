@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mbp import events
+from mbp._store import Keys
 from mbp.events import EventType
 
 RECORDS = """
@@ -31,7 +32,6 @@ CREATE INDEX IF NOT EXISTS changes_kind ON changes (kind, seq);
 CREATE TABLE IF NOT EXISTS flags (
   name TEXT PRIMARY KEY, is_on INTEGER NOT NULL, reason TEXT NOT NULL, changed_at REAL NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS keys (key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL) STRICT;
 """
 
 Kind = Literal["flag", "market"]
@@ -83,7 +83,7 @@ class FlagRow:
     changed_at: float
 
 
-class Records:
+class Records(Keys):
     """Reads and writes these tables over the store's one connection."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -172,12 +172,3 @@ class Records:
         self._db.execute(
             "INSERT OR REPLACE INTO flags VALUES (?, ?, ?, ?)", (row.name, int(row.on), row.reason, row.changed_at)
         )
-
-    def kept(self, key: str) -> tuple[str, Any] | None:
-        """Return request and answer that an idempotency key stands for."""
-        row = self._db.execute("SELECT request, answer FROM keys WHERE key = ?", (key,)).fetchone()
-        return None if row is None else (row[0], json.loads(row[1]))
-
-    def keep(self, key: str, request: str, answer: Any) -> None:
-        """Keep an answer under an idempotency key; call inside a transaction."""
-        self._db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key, request, json.dumps(answer)))

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mbp import _store
 from mbp._trace import child
 from mbp.engine.cpmm import Action, Pool, Side
 from mbp.engine.records import RECORDS, Records
 
 VERSION = 2  # of the file; markets of version 1 had no life beyond open and closed
 
+PRAGMAS = "PRAGMA wal_autocheckpoint=0; PRAGMA foreign_keys=ON;"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS markets (
   id TEXT PRIMARY KEY, question TEXT NOT NULL,
@@ -96,27 +98,23 @@ _SWAP = (
 )
 
 
-class Store:
+class Store(_store.Store):
     """The one writer of the engine's file."""
+
+    PROBE = "UPDATE markets SET status = status WHERE id = ''"
 
     def __init__(self, path: Path) -> None:
         """Open or create the file; raises sqlite3.DatabaseError when it is not one of ours."""
         self.path = path
         self._rehearsing = False
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        super().__init__(path, PRAGMAS + SCHEMA + RECORDS + _store.KEYS)
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA wal_autocheckpoint=0")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._check_version()
-            self._db.executescript(SCHEMA + RECORDS)
             self.records = Records(self._db)
         except sqlite3.Error:
-            self._db.close()
+            self.close()
             raise
 
-    def _check_version(self) -> None:
+    def _check(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and version != VERSION:
@@ -124,10 +122,6 @@ class Store:
                 f"{self.path} has version {version or 1}, this engine writes version {VERSION}: give it another --data"
             )
         self._db.execute(f"PRAGMA user_version = {VERSION}")
-
-    def close(self) -> None:
-        """Close the file; what was committed stays."""
-        self._db.close()
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
@@ -148,14 +142,11 @@ class Store:
             yield
             return
         with child("audit.write"):
-            self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield
-                self._db.execute("COMMIT")
+                with super().transaction():
+                    yield
             except BaseException:
                 self.records.settle(committed=False)
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
                 raise
             self.records.settle(committed=True)
 
@@ -163,11 +154,6 @@ class Store:
         """Move the write-ahead log into the file, over a connection of its own: call it off the event loop."""
         with closing(sqlite3.connect(self.path, timeout=1.0)) as db:
             db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def probe(self) -> None:
-        """Raise sqlite3.Error when the file does not take a write."""
-        with self.transaction():
-            self._db.execute("UPDATE markets SET status = status WHERE id = ''")
 
     def live_markets(self) -> list[Market]:
         """Return the markets that are open or being resolved, oldest first."""
@@ -232,10 +218,7 @@ class Store:
         )
         names = _SWAP.removeprefix("seq, ")
         marks = ", ".join("?" * len(values))
-        cursor = self._db.execute(f"INSERT INTO swaps ({names}) VALUES ({marks})", values)  # noqa: S608
-        if cursor.lastrowid is None:
-            raise sqlite3.InternalError("the audit row got no number")
-        return cursor.lastrowid
+        return _store.row_number(self._db.execute(f"INSERT INTO swaps ({names}) VALUES ({marks})", values))  # noqa: S608
 
     def swap_by_key(self, key: str) -> SwapRow | None:
         """Return the swap that was made under an idempotency key."""

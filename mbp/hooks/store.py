@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mbp._service import wall_text
+from mbp._store import transaction
 from mbp.hooks import webhook
-from mbp.hooks._http import connect, transaction
+from mbp.hooks._http import connect
 from mbp.hooks.audit import SCHEMA as AUDIT_SCHEMA
 from mbp.hooks.audit import Audit
 from mbp.hooks.table import Action, Table

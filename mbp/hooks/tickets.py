@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from mbp._asgi import ApiError
 from mbp._service import wall_text
+from mbp._store import transaction
 from mbp.hooks import webhook
-from mbp.hooks._http import Desk, transaction
+from mbp.hooks._http import Desk
 from mbp.hooks.endpoint import Endpoints, TargetError, TargetRefused
 from mbp.hooks.table import Table
 

@@ -13,11 +13,11 @@ import aiohttp
 
 from mbp._asgi import serve
 from mbp._service import CLIENT_KEEP_ALIVE_S, StartRefused, hold_data_folder, http_url, port_number
+from mbp._watchers import Prometheus
 from mbp.pipeline.app import build
-from mbp.pipeline.components import HttpComponent
+from mbp.pipeline.components import components
 from mbp.pipeline.pipeline import Pipeline
 from mbp.pipeline.store import Store
-from mbp.pipeline.watchers import Prometheus
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,11 +46,8 @@ async def _serve(args: argparse.Namespace, store: Store) -> int:
     async with aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     ) as session:
-        addresses = {"dec": (args.release, "/release/deploys"), "fe": (args.fe, "/fe/deploys")}
-        components = {
-            name: HttpComponent(session, name, url + path) for name, (url, path) in addresses.items() if url is not None
-        }
-        pipeline = Pipeline(store, Prometheus(session, args.prom), components, time.time)
+        served = components(session, dec=args.release, fe=args.fe)
+        pipeline = Pipeline(store, Prometheus(session, args.prom), served, time.time)
         return await serve(build(pipeline), args.port)
 
 

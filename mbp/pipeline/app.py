@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,12 +13,10 @@ from prometheus_client.registry import Collector
 from pydantic import StringConstraints
 
 from mbp._asgi import create_app
-from mbp._service import problem
+from mbp._routes import Key, Reason, Version, add_audit, health_of
 from mbp._wire import Wire
-from mbp.pipeline.pipeline import Pipeline, Refused
+from mbp.pipeline.pipeline import Pipeline
 
-Reason = Annotated[str, StringConstraints(max_length=2000)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/-]{0,99}$")]
 
 
@@ -40,7 +37,7 @@ class GateBody(Wire):
 class DeployBody(Wire):
     """A request to deploy a version of a component."""
 
-    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+    version: Version
     component: Literal["dec", "fe"] = "dec"
 
 
@@ -72,29 +69,11 @@ def build(pipeline: Pipeline) -> FastAPI:
     """Return the app."""
     registry = CollectorRegistry()
     registry.register(_Metrics(pipeline))
-
-    async def health() -> str | None:
-        try:
-            pipeline.probe()
-        except sqlite3.Error as error:
-            return f"the store takes no writes: {error}"
-        return None
-
-    app = create_app("pipeline", registry=registry, health=health)
-    _add_refusals(app)
+    app = create_app("pipeline", registry=registry, health=health_of(pipeline.store.probe))
+    add_audit(app, "/pipeline/audit", pipeline.store)
     _add_pipeline(app, pipeline)
     _add_merge(app, pipeline)
     return app
-
-
-def _add_refusals(app: FastAPI) -> None:
-    @app.exception_handler(Refused)
-    async def on_refused(_: Request, refused: Refused) -> JSONResponse:
-        return JSONResponse(problem(refused.code, refused.detail), refused.status)
-
-    @app.exception_handler(sqlite3.Error)
-    async def on_store(_: Request, error: sqlite3.Error) -> JSONResponse:
-        return JSONResponse(problem("store_unavailable", f"nothing was changed: {error}"), 503)
 
 
 def _add_pipeline(app: FastAPI, pipeline: Pipeline) -> None:
@@ -109,12 +88,6 @@ def _add_pipeline(app: FastAPI, pipeline: Pipeline) -> None:
     @app.post("/pipeline/deploys")
     async def deploy(body: DeployBody, key: Key = None) -> JSONResponse:
         return JSONResponse(await pipeline.deploy(body.component, body.version, key), 201)
-
-    @app.get("/pipeline/audit")
-    async def audit(
-        after: Annotated[int, Query(ge=0, lt=2**63)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-    ) -> JSONResponse:
-        return JSONResponse(pipeline.audit(after, limit))
 
 
 def _add_merge(app: FastAPI, pipeline: Pipeline) -> None:

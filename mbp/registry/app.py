@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 
 from mbp._asgi import create_app
+from mbp._routes import health_of
 from mbp._service import problem
 from mbp.registry.compatibility import KINDS, Kind, Mode
 from mbp.registry.registry import DEFAULT_LEVEL, Refused, Registry, kind_of, subject_missing
@@ -64,15 +65,7 @@ def build(registry: Registry) -> FastAPI:
     """Return the app."""
     collected = CollectorRegistry()
     collected.register(_Metrics(registry))
-
-    async def health() -> str | None:
-        try:
-            registry.store.probe()
-        except sqlite3.Error as error:
-            return f"the store takes no writes: {error}"
-        return None
-
-    app = create_app("registry", registry=collected, health=health)
+    app = create_app("registry", registry=collected, health=health_of(registry.store.probe))
     _add_refusals(app)
     _add_subjects(app, registry)
     _add_schemas(app, registry)

@@ -6,15 +6,14 @@ A schema has one id for ever, whatever subjects it stands in; ids are not used t
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mbp import _store
 from mbp.registry.compatibility import Kind, Mode
 
 SCHEMA = """
+PRAGMA foreign_keys=ON;
 CREATE TABLE IF NOT EXISTS schemas (
   id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, text TEXT NOT NULL, hash TEXT NOT NULL UNIQUE
 ) STRICT;
@@ -50,41 +49,14 @@ SELECT v.subject, v.version, s.id, s.kind, s.text, s.hash, v.deleted FROM versio
 """
 
 
-class Store:
+class Store(_store.Store):
     """The one writer of the registry's file. All methods that change it are called inside :meth:`transaction`."""
+
+    PROBE = "UPDATE levels SET level = level WHERE 0"
 
     def __init__(self, path: Path) -> None:
         """Open or create the file."""
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._db.executescript(SCHEMA)
-        except sqlite3.Error:
-            self._db.close()
-            raise
-
-    def close(self) -> None:
-        """Close the file; what was committed stays."""
-        self._db.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Run a block as one transaction: all of it or nothing."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    def probe(self) -> None:
-        """Raise sqlite3.Error when the file does not take a write."""
-        with self.transaction():
-            self._db.execute("UPDATE levels SET level = level WHERE 0")
+        super().__init__(path, SCHEMA)
 
     def subjects(self, deleted: bool = False) -> list[str]:
         """Return the names of subjects with a version, by name; with `deleted`, also of those soft-deleted whole."""
@@ -125,11 +97,10 @@ class Store:
         """Add a version to a subject and return the id of its schema."""
         number = self.known(hashed)
         if number is None:
-            number = self._db.execute(
-                "INSERT INTO schemas (kind, text, hash) VALUES (?, ?, ?)", (kind, text, hashed)
-            ).lastrowid
-        if number is None:
-            raise sqlite3.InternalError("the schema got no number")
+            values = (kind, text, hashed)
+            number = _store.row_number(
+                self._db.execute("INSERT INTO schemas (kind, text, hash) VALUES (?, ?, ?)", values)
+            )
         self._db.execute(
             "INSERT INTO versions (subject, version, schema) SELECT ?, coalesce(max(version), 0) + 1, ? "
             "FROM versions WHERE subject = ?",

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from mbp._asgi import create_app
+from mbp._routes import Key, Reason, Version, add_audit, health_of
 from mbp._service import problem
 from mbp._trace import Traced, Tracing
 from mbp._wire import Wire
-from mbp.release.controller import Conflict, Controller
+from mbp.release.controller import Controller
 from mbp.release.profiles import Profiles, add_profiles
 from mbp.release.proxy import HOP, NoAnswer, Upstream
 from mbp.release.shadow import MODE, SHADOW, Shadows
@@ -25,9 +25,7 @@ from mbp.release.switch_routes import add_switches
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-Reason = Annotated[str, StringConstraints(max_length=2000)]
 Percent = Annotated[int, Field(ge=0, le=100)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 # Marks between the controller and the releases; what a client says in them counts for nothing.
 KEPT_BACK = HOP | {MODE, SHADOW}
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -69,7 +67,7 @@ class RollbackBody(Wire):
 class DeployBody(Wire):
     """A request to deploy a version."""
 
-    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+    version: Version
 
 
 def metrics(controller: Controller) -> tuple[CollectorRegistry, Counter]:
@@ -109,13 +107,6 @@ def build(
     tracing.export_to(registry)
     shadows = Shadows(controller.switches, upstream, registry)
 
-    async def health() -> str | None:
-        try:
-            controller.probe()
-        except sqlite3.Error as error:
-            return f"the store takes no writes: {error}"
-        return None
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await upstream.open()
@@ -125,10 +116,9 @@ def build(
             await shadows.close()
             await upstream.close()
 
-    app = create_app("release", registry=registry, health=health, lifespan=lifespan)
-    _add_refusals(app)
+    app = create_app("release", registry=registry, health=health_of(controller.store.probe), lifespan=lifespan)
+    add_audit(app, "/release/audit", controller.store)
     _add_admin(app, controller)
-    _add_changes(app, controller)
     add_switches(app, controller, shadows)
     add_profiles(app, controller, upstream, profiles)
     _add_entry(app, controller, upstream, passed, shadows, clock)
@@ -141,29 +131,11 @@ def _span_name(_: str, path: str) -> str | None:
     return "release.request" if path.startswith("/v1/") else None
 
 
-def _add_refusals(app: FastAPI) -> None:
-    @app.exception_handler(Conflict)
-    async def on_conflict(_: Request, conflict: Conflict) -> JSONResponse:
-        return JSONResponse(problem(conflict.code, conflict.detail), 409)
-
-    @app.exception_handler(sqlite3.Error)
-    async def on_store(_: Request, error: sqlite3.Error) -> JSONResponse:
-        return JSONResponse(problem("store_unavailable", f"nothing was changed: {error}"), 503)
-
-
 def _add_admin(app: FastAPI, controller: Controller) -> None:
     @app.get("/release")
     async def state() -> JSONResponse:
         return JSONResponse(controller.show())
 
-    @app.get("/release/audit")
-    async def audit(
-        after: Annotated[int, Query(ge=0, lt=2**63)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-    ) -> JSONResponse:
-        return JSONResponse(controller.audit(after, limit))
-
-
-def _add_changes(app: FastAPI, controller: Controller) -> None:
     @app.put("/release/gate")
     async def gate(body: GateBody, key: Key = None) -> JSONResponse:
         return JSONResponse(controller.set_gate(body.state, body.reason, key))

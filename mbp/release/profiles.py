@@ -12,10 +12,10 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field
 
 from mbp._asgi import ApiError
+from mbp._routes import Reason
 from mbp._wire import Wire
 from mbp.release.controller import Controller
 from mbp.release.proxy import NoAnswer, Upstream
-from mbp.release.switch_routes import Reason
 
 KEPT = 8
 _NAME = re.compile(r"(\d{6})-(stable|candidate)\.txt")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Header
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
+from mbp._routes import Key, Reason
 from mbp._wire import Wire
 from mbp.release.controller import Controller
 from mbp.release.shadow import Shadows
 
-Reason = Annotated[str, StringConstraints(max_length=2000)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 Journey = Literal["quote", "swap", "resolve"]
 
 

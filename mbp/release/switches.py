@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mbp._service import wall_text
-from mbp.release.store import Change, Setting, Store
+from mbp._store import Change
+from mbp.release.store import Setting, Store
 
 AT_REST: dict[str, dict[str, Any]] = {
     "mode": {"mode": "normal"},

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mbp._service import wall_text
-from mbp.hooks._http import connect, transaction
+from mbp._store import transaction
+from mbp.hooks._http import connect
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS received (

@@ -323,6 +323,8 @@ def rule(state="inactive", health="ok", name="WebInpP75High"):
         (200, [rule("pending")], None),
         (200, [rule("firing", name="Other"), rule()], None),
         (200, [rule("firing")], (409, "watcher_firing")),
+        (200, [rule("firing", "err")], (409, "watcher_firing")),
+        (200, [{"name": "WebInpP75High", "health": "ok"}], (503, "watchers_blind")),
         (200, [rule(name="Other")], (503, "watchers_blind")),
         (200, [rule(health="err")], (503, "watchers_blind")),
         (200, None, (503, "watchers_blind")),

@@ -6,14 +6,19 @@ import asyncio
 from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
+import httpx
 import pytest
+import yaml
 from aiohttp import web
 
+from mbp._asgi import ApiError as Refused
+from mbp._watchers import Blind, Prometheus, firing_in
 from mbp.pipeline.app import build
-from mbp.pipeline.components import HttpComponent
-from mbp.pipeline.pipeline import Pipeline, Refused
+from mbp.pipeline.components import HttpComponent, components
+from mbp.pipeline.pipeline import Pipeline
 from mbp.pipeline.store import Store
-from mbp.pipeline.watchers import Blind, Prometheus, firing_in
+from tests.conftest import ROOT
+from tests.mbp import test_fe
 from tests.mbp.engines import ask, refusal
 
 AT = "2023-11-14T22:13:20.000000Z"
@@ -327,3 +332,52 @@ def test_a_component_is_deployed_over_http():
         answering(201, {}), lambda session, _: HttpComponent(session, "dec", "http://127.0.0.1:1/x").deploy("1", None)
     )
     assert (nobody.status, nobody.code) == (503, "component_unreachable")
+
+
+def test_a_deploy_of_the_page_goes_through_to_its_controller(tmp_path):
+    """The pipeline's own addresses: done there once under its key, recorded here; its watcher's refusal passes."""
+    (tmp_path / "fe").mkdir()
+
+    async def deploy(pipeline, key=None):
+        try:
+            return await pipeline.deploy("fe", "2", key)
+        except Refused as refused:
+            return refused.status, refused.code
+
+    async def told(page, store):
+        async def answer(request):
+            transport = httpx.ASGITransport(app=page.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://fe") as client:
+                headers = {"Content-Type": request.content_type, "Idempotency-Key": request.headers["Idempotency-Key"]}
+                passed = await client.request(
+                    request.method, request.path, content=await request.read(), headers=headers
+                )
+            return web.Response(status=passed.status_code, body=passed.content, content_type="application/json")
+
+        async with served(answer) as url, aiohttp.ClientSession() as session:
+            pipeline = Pipeline(store, Watchers(), components(session, dec=None, fe=url), lambda: 1_700_000_000.0)
+            done = [await deploy(pipeline, "k") for _ in range(2)]
+            page.watcher.refusal = Refused(409, "watcher_firing", "firing: WebInpP75High")
+            return [*done, await deploy(pipeline, "l")]
+
+    with running(tmp_path) as life, test_fe.running(tmp_path / "fe") as page:
+        record = {"id": 1, "component": "fe", "version": "2", "at": AT}
+        assert asyncio.run(told(page, life.store)) == [record, record, (409, "watcher_firing")]
+        audited = page.ask("GET", "/fe/audit").json()["rows"]
+        assert [(row["event"], row["after"], row["idempotency_key"]) for row in audited] == [
+            ("deploy", {"status": "candidate", "version": "2"}, "k")
+        ]
+        assert life.events() == [
+            ("deploy", ""),
+            ("deploy_refused", "watcher_firing: fe: firing: WebInpP75High"),
+        ]
+
+
+def test_the_stack_tells_its_pipeline_where_both_components_are():
+    """Without an address a deploy of that component could only be refused."""
+    stack = yaml.safe_load((ROOT / "compose/local.yaml").read_text(encoding="utf-8"))
+    command = stack["processes"]["pipeline"]["command"]
+    assert [word for word in command if word.startswith(("--release", "--fe"))] == [
+        "--release=${stack.release}",
+        "--fe=${stack.fe}",
+    ]

@@ -207,6 +207,14 @@ def test_what_was_answered_is_there_after_a_kill(tmp_path):
             assert shares(second) == (25, 75)
 
 
+def test_a_key_is_kept_with_the_status_that_was_answered(release):
+    """As files of earlier releases hold it."""
+    release.ask("PUT", "/release/gate", "g", json={"state": "open"})
+    release.ask("POST", "/release/deploys", "d", json={"version": "2"})
+    kept = release.store._db.execute("SELECT key, request, status FROM keys ORDER BY key").fetchall()
+    assert kept == [("d", "deploy '2'", 201), ("g", "gate open ''", 200)]
+
+
 def test_a_store_that_takes_no_writes_changes_nothing(release):
     """A change that cannot be stored is a 503 and is not acted on; the entry still serves."""
     release.store._db.execute("PRAGMA query_only=ON")

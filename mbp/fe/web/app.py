@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.metrics_core import Metric
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from mbp._asgi import ApiError, create_app
 from mbp._faults import Door, Faults, Point, fault_router, sweep_forever
-from mbp._service import problem
+from mbp._routes import Key, Reason, Version, add_audit, health_of
 from mbp._trace import Traced, Tracing
 from mbp._wire import Wire
 from mbp.fe.web.bundles import SCRIPTS, Bundles
@@ -29,9 +28,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 POINT = "fe.bundle"
 API = "api"  # the one upstream
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-Reason = Annotated[str, StringConstraints(max_length=2000)]
-Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
 
 
 class StatusBody(Wire):
@@ -49,7 +45,7 @@ class RollbackBody(Wire):
 class DeployBody(Wire):
     """A request to deploy a version."""
 
-    version: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
+    version: Version
 
 
 class RegressParams(Wire):
@@ -103,13 +99,6 @@ def build(
     tracing = tracing or Tracing("fe")
     tracing.export_to(metrics.registry)
 
-    async def health() -> str | None:
-        try:
-            controller.probe()
-        except sqlite3.Error as error:
-            return f"the store takes no writes: {error}"
-        return None
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await upstream.open()
@@ -122,14 +111,11 @@ def build(
                 await sweeper
             await upstream.close()
 
-    app = create_app("fe", registry=metrics.registry, health=health, lifespan=lifespan)
+    app = create_app("fe", registry=metrics.registry, health=health_of(controller.store.probe), lifespan=lifespan)
     app.add_middleware(Door, token=token)
     app.include_router(fault_router(faults))
 
-    @app.exception_handler(sqlite3.Error)
-    async def on_store(_: Request, error: sqlite3.Error) -> JSONResponse:
-        return JSONResponse(problem("store_unavailable", f"nothing was changed: {error}"), 503)
-
+    add_audit(app, "/fe/audit", controller.store)
     _add_page(app, controller, bundles, faults, metrics)
     _add_controller(app, controller, bundles, faults)
     _add_deploys(app, controller, watcher, metrics)
@@ -187,12 +173,6 @@ def _add_controller(app: FastAPI, controller: Controller, bundles: Bundles, faul
         rendered = {"candidate": bundles.render("candidate", _extra_ms(faults)), "stable": bundles.render("stable")}
         shown = {name: {"src": each.src, "handler_ms": list(each.handler_ms)} for name, each in rendered.items()}
         return JSONResponse({**controller.show(), "bundles": shown, "views": bundles.views})
-
-    @app.get("/fe/audit")
-    async def audit(
-        after: Annotated[int, Query(ge=0, lt=2**63)] = 0, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-    ) -> JSONResponse:
-        return JSONResponse(controller.audit(after, limit))
 
     @app.put("/fe/status")
     async def status(body: StatusBody, key: Key = None) -> JSONResponse:

@@ -6,13 +6,13 @@ Setting what already is answers 200 and leaves no audit row: nothing was changed
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from mbp._asgi import ApiError
 from mbp._service import wall_text
+from mbp._store import Change, difference
 from mbp.fe.web.bundles import Bundle
-from mbp.fe.web.store import Change, State, Status, Store
+from mbp.fe.web.store import State, Status, Store
 
 BUNDLE_OF: dict[Status, Bundle] = {"candidate": "candidate", "stable": "stable", "reverted": "stable"}
 
@@ -22,7 +22,7 @@ class Controller:
 
     def __init__(self, store: Store, wall: Callable[[], float]) -> None:
         """Load the state."""
-        self._store, self._wall = store, wall
+        self.store, self._wall = store, wall
         self.state = store.state()
 
     @property
@@ -49,62 +49,37 @@ class Controller:
         return self._once(key, f"rollback {reason!r}", lambda: self._become("reverted", "rollback", reason, key))
 
     def answered(self, version: str, key: str | None) -> dict[str, Any] | None:
-        """Return what a deploy under this key was answered; raises :class:`ApiError` (409) for another request."""
-        return None if key is None else self._kept(key, _deploy(version))
+        """Return what a deploy under this key was answered, None when it was not; raises as the store's `answered`."""
+        return self.store.answered(key, _deploy(version))
 
     def deploy(self, version: str, key: str | None) -> dict[str, Any]:
         """Serve a new version as the candidate. Whether the watchers allow it is asked before."""
 
         def work() -> dict[str, Any]:
-            at = self._wall()
-            wanted = State("candidate", version, at)
-            seq = self._change(wanted, "deploy", "", key)
-            return {"id": seq, "version": version, "at": wall_text(at)}
+            old, new = self.state, State("candidate", version, self._wall())
+            before, after = ({"status": each.status, "version": each.version} for each in (old, new))
+            seq = self._change(new, Change(new.changed_at, "deploy", before, after, "", key))
+            return {"id": seq, "version": version, "at": wall_text(new.changed_at)}
 
         return self._once(key, _deploy(version), work)
 
-    def audit(self, after: int, limit: int) -> dict[str, Any]:
-        """Return a page of the audit as it is answered."""
-        found = self._store.changes(after, limit)
-        rows = [{"seq": seq, **asdict(change), "at": wall_text(change.at)} for seq, change in found]
-        return {"rows": rows, "next": found[-1][0] if found else after}
-
-    def probe(self) -> None:
-        """Raise sqlite3.Error when no change could be stored now."""
-        self._store.probe()
-
     def _become(self, status: Status, event: str, reason: str, key: str | None) -> dict[str, Any]:
-        if status != self.state.status:
-            self._change(replace(self.state, status=status, changed_at=self._wall()), event, reason, key)
+        wanted = replace(self.state, status=status, changed_at=self._wall())
+        before, after = difference(self.state, wanted, ("status",))
+        if after:
+            self._change(wanted, Change(wanted.changed_at, event, before, after, reason, key))
         return self.show()
 
-    def _change(self, wanted: State, event: str, reason: str, key: str | None) -> int:
-        before, after = asdict(self.state), asdict(wanted)
-        names = [name for name in ("status", "version") if before[name] != after[name] or event == "deploy"]
+    def _change(self, wanted: State, change: Change) -> int:
         self.state = wanted
-        self._store.put_state(wanted)
-        old, new = {name: before[name] for name in names}, {name: after[name] for name in names}
-        return self._store.add_change(Change(wanted.changed_at, event, old, new, reason, key))
-
-    def _kept(self, key: str, request: str) -> dict[str, Any] | None:
-        kept = self._store.kept(key)
-        if kept is not None and kept[0] != request:
-            raise ApiError(409, "idempotency_key_reused", f"the key was used for another request: {kept[0]}")
-        return None if kept is None else kept[1]
+        self.store.put_state(wanted)
+        return self.store.add_change(change)
 
     def _once(self, key: str | None, request: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do ``work`` in one transaction, or give the answer that its idempotency key already got."""
-        kept = None if key is None else self._kept(key, request)
-        if kept is not None:
-            return kept
         try:
-            with self._store.transaction():
-                answer = work()
-                if key is not None:
-                    self._store.keep(key, request, answer)
+            return self.store.once(key, request, work)
         finally:
-            self.state = self._store.state()  # memory says what the store says, also after a failed commit
-        return answer
+            self.state = self.store.state()  # memory says what the store says, also after a failed commit
 
 
 def _deploy(version: str) -> str:

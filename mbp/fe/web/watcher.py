@@ -1,17 +1,15 @@
-"""Asks Prometheus whether the watcher of the page's INP fires. No answer and no such rule are blind, not good news."""
+"""Asks whether the watcher of the page's INP fires, by the rule of all deploys (:mod:`mbp._watchers`)."""
 
 from __future__ import annotations
 
-import json
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 
+from mbp import _watchers
 from mbp._asgi import ApiError
 
 ALERT = "WebInpP75High"
-WAIT_S = 2.0
-_ANSWER_LIMIT = 1024 * 1024  # bytes
 
 
 class Watcher(Protocol):
@@ -32,31 +30,6 @@ class Prometheus:
     async def allow(self) -> None:
         """See :class:`Watcher`."""
         if self._url is None:
-            raise _blind("no Prometheus was named (--prom)")
-        try:
-            rules = await self._rules(f"{self._url}/api/v1/rules?type=alert")
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _blind(f"Prometheus gives no usable answer: {type(error).__name__}: {error}") from None
-        if not rules:
-            raise _blind(f"Prometheus has no rule {ALERT}")
-        ill = [rule for rule in rules if rule.get("health") != "ok"]
-        if ill:
-            raise _blind(f"{ALERT} is not evaluated: {ill[0].get('lastError') or ill[0].get('health')}")
-        if any(rule.get("state") == "firing" for rule in rules):
-            raise ApiError(409, "watcher_firing", f"{ALERT} fires: no deploy until it has resolved")
-
-    async def _rules(self, url: str) -> list[dict[str, Any]]:
-        timeout = aiohttp.ClientTimeout(total=WAIT_S)
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session, session.get(url) as answer:
-            answer.raise_for_status()
-            content = bytearray()
-            async for part in answer.content.iter_any():
-                content += part
-                if len(content) > _ANSWER_LIMIT:
-                    raise ValueError(f"more than {_ANSWER_LIMIT} bytes")
-        body = json.loads(content)
-        return [rule for group in body["data"]["groups"] for rule in group["rules"] if rule["name"] == ALERT]
-
-
-def _blind(why: str) -> ApiError:
-    return ApiError(503, "watchers_blind", why)
+            raise ApiError(503, "watchers_blind", "no Prometheus was named (--prom)")
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            await _watchers.require_silence(_watchers.Prometheus(session, self._url, alert=ALERT))
