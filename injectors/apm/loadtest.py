@@ -150,6 +150,9 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
         wrong.append(f"the platform counted {received:g} requests, the generator has {answered} answers")
     if not answered:
         wrong.append("nothing was answered yet")
+    refused = sum(400 <= sample.status < 500 for sample in told.samples)
+    if refused > answered / 2:
+        wrong.append(f"{refused} of {answered} answers were refusals (4xx): what is turned away at the door is no load")
     evidence |= {"platform_counted": received, "not_held": list[JSON](wrong)}
     return Probe(enough and not wrong, evidence)
 

@@ -327,6 +327,13 @@ EFFECTS = [
     (told(seconds=6, late=lambda i: 0.02), 600, False, ["overall: schedule lag p99 20.0 ms (limit 10 ms)"]),
     (told(seconds=6), 599, False, ["the platform counted 599 requests, the generator has 600 answers"]),
     (told(seconds=6, status=lambda i: 0), 600, False, ["nothing was answered yet"]),
+    (told(seconds=6, status=lambda i: 429 if i % 2 else 503), 600, True, []),
+    (
+        told(seconds=6, status=lambda i: 429 if i % 2 or i == 0 else 200),
+        600,
+        False,
+        ["301 of 600 answers were refusals (4xx): what is turned away at the door is no load"],
+    ),
 ]
 
 
