@@ -45,10 +45,10 @@ def alive(pid: int, started: float) -> psutil.Process | None:
     """Return the process with this pid if it is the one that started then (epoch s) and still runs."""
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - started) >= 0.01:
-            return None
+        if process.status() == psutil.STATUS_ZOMBIE or not abs(process.create_time() - started) < 0.01:
+            return None  # also of a start that is no number: it is nobody's
         return process
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):  # a number that no process can have
         return None
 
 

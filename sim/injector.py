@@ -91,7 +91,8 @@ class Injector:
     target itself drops the fault when nobody renews it. `duration_s` reads the hold time that the parameters ask for
     (null: the default). `drive` is traffic of our own that runs beside the fault until it is withdrawn. `held` looks
     back, once the fault is gone: did it hold, as proven, until it was withdrawn? If not, nothing seen under it counts.
-    `accompany` names traffic that is needed already at baseline, and on until recovery is over.
+    `accompany` names traffic that is needed already at baseline, and on until recovery is over. `here` says that the
+    fault is on this machine (a process, a folder), not in the target: it does not end when the target does.
     `apply` is never retried; `withdraw` is retried and must be idempotent. All raise `InjectionError`.
     """
 
@@ -111,3 +112,4 @@ class Injector:
     drive: Callable[[Site, Receipt], Awaitable[None]] | None = None
     held: Callable[[Site, Receipt], Awaitable[Probe]] | None = None
     accompany: Callable[[Site, BaseModel], Company] | None = None
+    here: bool = False

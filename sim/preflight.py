@@ -214,6 +214,8 @@ class Preflight:
         loud = self._loud() if self.plan.hook else []
         if loud:
             raise self._refuse("already firing", f"{'; '.join(loud)}, since the baseline")
+        for action in self.plan.actions:
+            self._not_in_effect(action)
 
     def _ready(self) -> None:
         """Each action could still do something: what it would change is not so already."""
@@ -268,6 +270,12 @@ class Preflight:
         if not senders:
             self.run.log.append("note", {"text": "canary: no observer of this target can send one"})
             return
+        wanted = set(self.plan.hook.channels if self.plan.hook else ())
+        if isinstance(self.plan.target.canary, tuple):
+            wanted &= set(self.plan.target.canary)
+        if not wanted:
+            self.run.log.append("note", {"text": "canary: none can arrive by a channel of the hook, so none is sent"})
+            return
         name = self.run.folder.name
         labels = {"alertname": CANARY, "run": name, "owner": self.plan.owner, "severity": "info"}
         try:
@@ -277,9 +285,6 @@ class Preflight:
         except (CannotLook, OSError) as error:
             why = str(error) or f"no answer within {LOOK_S:g} s"
             raise self._refuse("canary", f"the alert path does not take a test message: {why}") from error
-        wanted = set(self.plan.hook.channels if self.plan.hook else ())
-        if isinstance(self.plan.target.canary, tuple):
-            wanted &= set(self.plan.target.canary)
         await self.run.until(lambda: wanted <= self._canary_channels(name), CANARY_S + self.run.timing.group_interval_s)
         reached = self._canary_channels(name)
         if not reached:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +44,7 @@ def line(folder: Path) -> str:
 
 
 def ended_with_its_stack(journal: undo.Open) -> bool:
-    """Whether the faults of this journal are gone with the processes that they were in.
+    """Whether the faults that were in the target are gone with its processes; `finish_here` ends the rest.
 
     True only for a stack of ours whose start is over: there is nothing left to withdraw from, and nothing to restore.
     """
@@ -54,13 +54,64 @@ def ended_with_its_stack(journal: undo.Open) -> bool:
     return bool(folder and instance) and stack.ended(str(folder), str(instance))
 
 
-def close(journal: undo.Open, by: str) -> None:
-    """Write down that nothing of this journal is open any more. Raises `JournalError`."""
+async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: Say, by: str) -> Left:
+    """Finish a journal whose stack is down: what it left on this machine still ends. Raises `JournalError`."""
     book = undo.Journal(journal.path.parent)
     try:
-        book.write("closed", by=by)
+        faults = [record for record in reversed(journal.faults.values()) if _is_here(record, names)]
+        reasons = await _taken_back(faults, names, secrets, book, say, by, 0.0)
+        reasons += _companies_ended(journal, book, by)
+        if not reasons:
+            book.write("closed", by=f"{by}: the stack it was in is down")
     finally:
         book.close()
+    return Left(journal.path.parent, tuple(secrets.redact(reason) for reason in reasons))
+
+
+def _is_here(record: Mapping[str, Any], names: Names) -> bool:
+    """Whether a fault was on this machine; one whose injector is not installed was where it says: in the target."""
+    try:
+        return names.injector(str(record.get("injector"))).here
+    except LookupError:
+        return False
+
+
+async def _taken_back(
+    records: Iterable[Mapping[str, Any]],
+    names: Names,
+    secrets: Secrets,
+    journal: undo.Journal,
+    say: Say,
+    by: str,
+    settle_s: float,
+) -> list[str]:
+    """Withdraw faults in this order and read them back; return what is not gone, and why."""
+    reasons: list[str] = []
+    landed_at = asyncio.get_running_loop().time() + settle_s
+    for record in records:
+        fault = record["fault"]
+        try:
+            injection = from_intent(record, names.injector, secrets)
+            injection.landed_at = landed_at
+        except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
+            reasons.append(f"{fault}: {_why(error)}")
+            continue
+        say("fault.withdrawing", {"fault": fault})
+        if not await take_back(injection, journal, say, by):
+            reasons.append(f"{fault} is not proven gone")
+    return reasons
+
+
+def _companies_ended(left: undo.Open, journal: undo.Journal, by: str) -> list[str]:
+    """End the traffic that went with the faults; return what stays, and why."""
+    reasons = []
+    for each, record in left.companies.items():
+        stays = company.ended(record)
+        if stays:
+            reasons.append(f"company {each}: {stays}")
+        else:
+            journal.write("company_ended", company=each, by=by)
+    return reasons
 
 
 def owner_alive(header: Mapping[str, Any]) -> bool:
@@ -88,24 +139,9 @@ async def recover(
     if not left.unfinished:
         return Left(folder, ())
     journal = undo.Journal(folder)
-    reasons: list[str] = []
-    landed_at = asyncio.get_running_loop().time() + settle_s
     try:
-        for fault, record in reversed(left.faults.items()):
-            try:
-                injection = from_intent(record, names.injector, secrets)
-                injection.landed_at = landed_at
-            except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
-                reasons.append(f"{fault}: {_why(error)}")
-                continue
-            say("fault.withdrawing", {"fault": fault})
-            if not await take_back(injection, journal, say, by):
-                reasons.append(f"{fault} is not proven gone")
-        for each, record in left.companies.items():
-            stays = company.ended(record)
-            reasons += [f"company {each}: {stays}"] if stays else []
-            if not stays:
-                journal.write("company_ended", company=each, by=by)
+        reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s)
+        reasons += _companies_ended(left, journal, by)
         for fact, record in left.restores.items() if left.intended else ():
             try:
                 kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]

@@ -7,6 +7,7 @@ t0, so that any process can make them. A value that still differs afterwards is 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
@@ -53,7 +54,8 @@ def record(
     With a subject that carries an injection's id, the call is made for each of `injections`.
     """
     made = fill(call.model_dump(mode="json", by_alias=True, exclude_none=True), exports)
-    made["url"] = made["url"].replace("{prior}", str(prior))
+    spelled = prior if isinstance(prior, str) else json.dumps(prior)
+    made["url"] = made["url"].replace("{prior}", quote(spelled, safe=""))  # it is the target's text, not a path
     if "json" in made:
         made["json"] = _with_prior(made["json"], prior)
     name = fact.from_[0]

@@ -89,15 +89,15 @@ def renew(folder: Path) -> None:
 
 
 def running(folder: Path) -> list[psutil.Process]:
-    """Return the generators of `folder` that run, whoever started them."""
+    """Return the generators of `folder` that run, whichever process started them; another user's is none of ours."""
     for child in _started.get(str(folder), []):
         child.poll()  # reap it: a zombie does not run
     found = []
     inside = f"{folder}{os.sep}"
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            command = process.cmdline()
-            if process.pid != os.getpid() and any(part.startswith(inside) for part in command):
+            mine = process.pid != os.getpid() and process.uids().effective == os.geteuid()
+            if mine and any(part.startswith(inside) for part in process.cmdline()):
                 found.append(process)
     return found
 

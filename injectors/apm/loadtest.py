@@ -31,6 +31,10 @@ HOLD_S = 300.0
 #: The generator may hold so many seconds' worth of arrivals in flight; more are dropped, and that is the end of it.
 ROOM_S = 5.0
 TIMEOUT_S = 15.0
+#: The one end by which a load is over that nobody withdrew: as the generator calls it.
+COMPLETE = "end of the schedule"
+#: What the folder of a load is called. What a journal names otherwise is nobody's to remove.
+_NAME = re.compile(r"sim-load-[A-Za-z0-9._-]+-[0-9a-f]{16}")
 _PASSED = re.compile(r"^release_requests_total\{[^}]*\} ([0-9.e+]+)$", re.MULTILINE)
 
 Journey = Literal["mixed", "quote", "swap"]
@@ -93,7 +97,14 @@ async def _passed(site: Site) -> float:
 
 
 def _folder(receipt: Receipt) -> Path:
-    return Path(str(receipt["folder"]))
+    """Return the folder of the load. Raises `InjectionError` for a receipt that names what no load of ours has made.
+
+    It is emptied, and whoever works in it is ended: that must never happen to another folder, whatever a journal says.
+    """
+    folder = Path(str(receipt["folder"]))
+    if not folder.is_absolute() or ".." in folder.parts or _NAME.fullmatch(folder.name) is None or folder.is_symlink():
+        raise InjectionError(f"the receipt names {str(folder)!r}, which is no folder of a load: look at it by hand")
+    return folder
 
 
 async def _apply(site: Site, receipt: Receipt) -> None:
@@ -139,24 +150,38 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
         wrong.append(f"the platform counted {received:g} requests, the generator has {answered} answers")
     if not answered:
         wrong.append("nothing was answered yet")
+    refused = sum(400 <= sample.status < 500 for sample in told.samples)
+    if refused > answered / 2:
+        wrong.append(f"{refused} of {answered} answers were refusals (4xx): what is turned away at the door is no load")
     evidence |= {"platform_counted": received, "not_held": list[JSON](wrong)}
     return Probe(enough and not wrong, evidence)
 
 
-#: What became of a load that was ended in this process, by its folder.
+#: What became of a load that was ended in this process, and what had ended it before, by its folder.
 _ended: dict[str, Probe] = {}
+_before: dict[str, str | None] = {}
 
 
 async def _withdraw(_: Site, receipt: Receipt) -> None:
     folder = _folder(receipt)
+    before = _before.setdefault(str(folder), _over(receipt))  # a second attempt would find the end that the first made
     await child.stop(folder)
     if folder.is_dir():
-        _ended[str(folder)] = _accounted(receipt)
+        _ended[str(folder)] = _accounted(receipt, before)
         child.clear(folder)
 
 
-def _accounted(receipt: Receipt) -> Probe:
-    """Say whether the load was held until it ended, with the digest of the samples that show it."""
+def _over(receipt: Receipt) -> str | None:
+    """Return what ended the load ahead of its schedule although nobody withdrew it; null when it goes on."""
+    try:
+        final = _told(receipt).final
+    except InjectionError:
+        return None  # what it wrote cannot be read: that is said when it is accounted for
+    return None if final in (None, COMPLETE) else final
+
+
+def _accounted(receipt: Receipt, before: str | None) -> Probe:
+    """Say whether the load was held until it was withdrawn, with the digest of the samples that show it."""
     try:
         told = _told(receipt)
     except InjectionError as error:
@@ -165,6 +190,8 @@ def _accounted(receipt: Receipt) -> Probe:
     for part in sorted(_folder(receipt).glob("[0-9]*/samples.bin")):
         digest.update(part.read_bytes())
     wrong = not_held(told)
+    if before is not None:
+        wrong.append(f"the load ended before it was withdrawn: {before}")
     return Probe(not wrong, {**summary(told), "samples_sha256": digest.hexdigest(), "not_held": list[JSON](wrong)})
 
 
@@ -176,6 +203,7 @@ async def _gone(_: Site, receipt: Receipt) -> Probe:
 
 async def _held(_: Site, receipt: Receipt) -> Probe:
     """Look back: was the rate held from the first arrival to the last?"""
+    _before.pop(str(receipt["folder"]), None)
     found = _ended.pop(str(receipt["folder"]), None)
     return found or Probe(False, {"not_held": ["this process did not see the load end"]})
 
@@ -214,4 +242,5 @@ injector = Injector(
     duration_s=_duration_s,
     renew=_renew,
     held=_held,
+    here=True,
 )

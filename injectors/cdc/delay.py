@@ -22,6 +22,7 @@ from sim.wire import Client
 FAULT = Leased(door="cdc", point="cdc.apply", kind="delay", params=("delay_s",))
 
 #: How far a witness may be from the dose, seconds; PostgreSQL's own is as old as the consumer's last feedback (1 s).
+#: Never more than half the dose: a small one would be there already at rest.
 TOLERANCE_S = 3.0
 WITNESSES = ("event_lag_s", "freshness_s", "replay_lag_s")
 #: The lag at which the backlog counts as applied.
@@ -62,12 +63,16 @@ def _number(value: JSON) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def _tolerance(dose: float) -> float:
+    return min(TOLERANCE_S, dose / 2)
+
+
 def _agrees(seen: JSON, dose: float) -> bool:
     """Say whether a witness has seen the dose: the p95 of its last seconds, and its last value, from enough samples."""
     if not isinstance(seen, dict) or (_number(seen.get("count")) or 0) < _LEAST_SAMPLES:
         return False
     values = (_number(seen.get("p95")), _number(seen.get("last")))
-    return all(value is not None and abs(value - dose) <= TOLERANCE_S for value in values)
+    return all(value is not None and abs(value - dose) <= _tolerance(dose) for value in values)
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
@@ -77,7 +82,7 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     agree = [name for name in WITNESSES if _agrees(lag.get(name), dose)]
     evidence: dict[str, JSON] = {
         "dose_s": dose,
-        "tolerance_s": TOLERANCE_S,
+        "tolerance_s": _tolerance(dose),
         "agree": list(agree),
         **{name: lag.get(name) for name in ("window_s", *WITNESSES, "slot_active", "streaming", "queued")},
     }

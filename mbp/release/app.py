@@ -45,15 +45,20 @@ class StatusBody(Wire):
 
 
 class WeightsBody(Wire):
-    """A request to set the weights, in percent."""
+    """A request to set the weights, in percent; without `stable` that one gets the rest."""
 
-    stable: Percent
+    stable: Percent | None = None
     candidate: Percent
+
+    @property
+    def rest(self) -> int:
+        """What the candidate leaves."""
+        return 100 - self.candidate
 
     @model_validator(mode="after")
     def sum_to_100(self) -> WeightsBody:
         """Refuse weights that do not sum to 100."""
-        if self.stable + self.candidate != 100:
+        if self.stable not in (None, self.rest):
             raise ValueError("stable and candidate sum to 100")
         return self
 
@@ -146,7 +151,7 @@ def _add_admin(app: FastAPI, controller: Controller) -> None:
 
     @app.put("/release/weights")
     async def weights(body: WeightsBody, key: Key = None) -> JSONResponse:
-        return JSONResponse(controller.set_weights(body.stable, body.candidate, key))
+        return JSONResponse(controller.set_weights(body.rest, body.candidate, key))
 
     @app.post("/release/rollback")
     async def rollback(body: RollbackBody, key: Key = None) -> JSONResponse:

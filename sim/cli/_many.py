@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, fromstring, indent, tostring
@@ -108,14 +108,16 @@ def markdown(summary: Summary, reports: Sequence[tuple[Ran, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def junit(summary: Summary, reports: Sequence[str]) -> str:
-    """Return one JUnit document: the suites of every run's, and one error for each exercise that has no run.
+def junit(summary: Summary, reports: Sequence[tuple[Ran, str]]) -> str:
+    """Return one JUnit document: the suites of every run's, and one error for each that has left no report.
 
     Two runs of one exercise are two suites; the second is called by its number.
     """
     root = Element("testsuites", {"name": "sim"})
     seen: Counter[str] = Counter()
-    for suite in [*_suites(reports), *(_unrun(run) for run in summary.runs if run.folder is None)]:
+    told = [run for run, _ in reports]
+    suites = _suites(text for _, text in reports)
+    for suite in [*suites, *(_unrun(run) for run in summary.runs if not any(run is each for each in told))]:
         name = suite.get("name", "")
         seen[name] += 1
         if seen[name] > 1:
@@ -128,7 +130,7 @@ def junit(summary: Summary, reports: Sequence[str]) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
-def _suites(reports: Sequence[str]) -> Iterator[Element]:
+def _suites(reports: Iterable[str]) -> Iterator[Element]:
     for report in reports:
         yield from fromstring(report).iter("testsuite")  # noqa: S314 - our own report, made a moment ago
 

@@ -92,9 +92,7 @@ def _finish(journal: Open) -> int:
         click.echo(f"{folder.name}: its runner (pid {owner['pid']}) is still at work; stop it first", err=True)
         return 6
     if recover.ended_with_its_stack(journal):
-        recover.close(journal, "recover: the stack it was in is down")
-        click.echo(f"{folder.name}: the stack it was in is down, and its faults with it: nothing is open")
-        return 0
+        return _finished(journal, "the stack it was in is down, and its faults with it: nothing is open")
     try:
         hold = machine.hold(str(journal.header.get("target")), str(journal.header.get("instance")), folder.name)
     except machine.Taken as taken:  # the runner, its watchdog, or another recover: two must not meet on one target
@@ -106,8 +104,8 @@ def _finish(journal: Open) -> int:
         hold.release()
 
 
-def _finished(journal: Open) -> int:
-    """Finish one run whose target is held."""
+def _finished(journal: Open, ended: str = "") -> int:
+    """Finish one run whose target is held, or whose stack has `ended`, as that says."""
     from sim import recover
     from sim.catalogue import catalogue
     from sim.problem import visible
@@ -119,8 +117,11 @@ def _finished(journal: Open) -> int:
         told = ", ".join(f"{name} {value}" for name, value in data.items())
         click.echo(visible(secrets.redact(f"  {_WORDS.get(kind, kind)}: {told}")))
 
-    left = asyncio.run(recover.recover(folder, catalogue(), secrets, say))
+    if ended:
+        left = asyncio.run(recover.finish_here(journal, catalogue(), secrets, say, "recover"))
+    else:
+        left = asyncio.run(recover.recover(folder, catalogue(), secrets, say))
     for reason in left.reasons:
         click.echo(f"{folder.name}: {visible(secrets.redact(reason))}", err=True)
-    click.echo(f"{folder.name}: {'still open' if left.reasons else 'withdrawn and put back'}")
+    click.echo(f"{folder.name}: {'still open' if left.reasons else ended or 'withdrawn and put back'}")
     return 6 if left.reasons else 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sim.judge import Judgement
     from sim.plan import Plan
     from sim.stack import Stack
+    from sim.undo import Open
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def _all(found: Asked, options: Options) -> int:
     """Run what can run, sum up, and return the exit code."""
     from sim.cli._many import Ran, Summary
     from sim.judge import worst_exit
+    from sim.refusal import Refusal
 
     begun = time.monotonic()
     invalid = []
@@ -118,13 +120,23 @@ def _all(found: Asked, options: Options) -> int:
             invalid.append(Ran(each.selected.name, "invalid", 3, reasons=reasons))
     plans = [each.plan for each in found.exercises if each.plan]
     options = replace(options, many=len(found.exercises) > 1 or any(plan.repeat > 1 for plan in plans))
-    ran, refused = _on_stack(found, plans, options) if plans else ([], 0)
+    ran: list[Ran] = []
+    trouble: Exception | None = None
+    refused = 0
+    try:
+        refused = _on_stack(found, plans, options, ran) if plans else 0
+    except Exception as error:  # noqa: BLE001 - raised again below: what ran until then is summed up all the same
+        trouble, refused = error, error.exit_code if isinstance(error, Refusal) else 7
     code = worst_exit([refused, *(each.exit_code for each in [*invalid, *ran])])
     order = [each.selected.name for each in found.exercises]
     whole = [*invalid, *ran]
-    whole += [Ran(name, "not run", code) for name in order if name not in {each.exercise for each in whole}]
+    why = (str(trouble) or type(trouble).__name__,) if trouble else ()
+    known = {each.exercise for each in whole}
+    whole += [Ran(name, "not run", code, reasons=why) for name in order if name not in known]
     whole.sort(key=lambda each: order.index(each.exercise))
     _sum_up(found, Summary(tuple(whole), code, time.monotonic() - begun), options)
+    if trouble is not None:
+        raise trouble
     return code
 
 
@@ -140,7 +152,7 @@ def _sum_up(found: Asked, summary: Summary, options: Options) -> None:
     if options.summary:
         _written("the summary", options.summary, _many.markdown(summary, reports("markdown")))
     if options.junit:
-        _written("the JUnit document", options.junit, _many.junit(summary, [text for _, text in reports("junit")]))
+        _written("the JUnit document", options.junit, _many.junit(summary, reports("junit")))
     if options.many:
         _printed(_many.as_json(summary) if options.form == "json" else "\n" + _many.text(summary))
 
@@ -180,9 +192,8 @@ def _unfinished(found: Asked, into: Path, made: Stack | None, first: bool) -> in
                 continue
             if made is not None and journal.header.get("stack") not in (None, str(made.state_path.parent)):
                 continue  # another stack of this target, with a life of its own
-            if recover.ended_with_its_stack(journal):
-                recover.close(journal, "run: the stack it was in is down")
-            elif not first or _recovered(found, folder):
+            ended = recover.ended_with_its_stack(journal)
+            if (not ended and not first) or _recovered(found, journal, ended):
                 click.echo(f"error: {folder.name} was cut short; first: {recover.line(folder)}", err=True)
                 return 6
     except JournalError as error:
@@ -191,24 +202,29 @@ def _unfinished(found: Asked, into: Path, made: Stack | None, first: bool) -> in
     return 0
 
 
-def _recovered(found: Asked, folder: Path) -> int:
-    """Finish one earlier run; return 0 when nothing of it is left."""
+def _recovered(found: Asked, journal: Open, ended: bool) -> int:
+    """Finish one earlier run, or what it left here if its stack has ended; return 0 when nothing of it is left."""
     from sim import recover
     from sim.secret import Secrets
+
+    folder = journal.path.parent
 
     def say(kind: str, data: Mapping[str, Any]) -> None:
         click.echo(f"  {kind} {data.get('fault') or data.get('fact')}", err=True)
 
-    left = asyncio.run(recover.recover(folder, found.catalogue, Secrets(), say))
+    if ended:
+        left = asyncio.run(recover.finish_here(journal, found.catalogue, Secrets(), say, "run"))
+    else:
+        left = asyncio.run(recover.recover(folder, found.catalogue, Secrets(), say))
     for reason in left.reasons:
         click.echo(f"{folder.name}: {reason}", err=True)
     return 6 if left.reasons else 0
 
 
-def _on_stack(found: Asked, plans: list[Plan], options: Options) -> tuple[list[Ran], int]:
+def _on_stack(found: Asked, plans: list[Plan], options: Options, ran: list[Ran]) -> int:
     """Bring the stack up where there is one, run every plan, and take down what was brought up.
 
-    Return what each came to, and the exit code of a refusal to run any.
+    What each came to is added to `ran`. Return the exit code of a refusal to run any, else 0.
     """
     from sim import stack
 
@@ -217,21 +233,20 @@ def _on_stack(found: Asked, plans: list[Plan], options: Options) -> tuple[list[R
     if found.target.stack:
         file = stack.spec_path(found.target.stack, found.places)
         made = stack.up(file, options.stack, found.places, owned=not options.keep_up, on_progress=_told)
-    ran: list[Ran] = []
     try:
         refused = _unfinished(found, into, made, options.recover_first)
         if refused:
-            return ran, refused
+            return refused
         for plan in plans:
             for _ in range(plan.repeat):
                 one, go_on = _one(found, plan, into, made, options)
                 ran.append(one)
                 if not go_on:
-                    return ran, 0
+                    return 0
     finally:
         if made is not None:
             made.close()
-    return ran, 0
+    return 0
 
 
 def _one(found: Asked, plan: Plan, into: Path, made: Stack | None, options: Options) -> tuple[Ran, bool]:

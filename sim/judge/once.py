@@ -19,7 +19,25 @@ def violations(ledger: Ledger) -> Iterable[tuple[str, tuple[int, ...]]]:
     for message in ledger.our_messages():
         if message.owner != hook.owner and message.owner not in hook.also:
             yield f"uninvited owner: {message.owner} told by {message.channel} at {message.address}", (message.seq,)
+    yield from _astray(ledger)
     yield from duplicates(ledger)
+
+
+def _astray(ledger: Ledger) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Yield what was done elsewhere for an alert for which it was also done on what carries the injection's id."""
+    done = [execution for execution in ledger.our_executions() if execution.succeeded_event is not None]
+    meant = {_deed(execution) for execution in done if _carries(ledger, execution)}
+    for execution in done:
+        if _deed(execution) in meant and not _carries(ledger, execution) and execution.succeeded_event is not None:
+            yield f"uninvited target: {execution.action} on {execution.target}", (execution.succeeded_event,)
+
+
+def _deed(execution: Execution) -> tuple[object, ...]:
+    return (execution.action, execution.alert.key, execution.alert.starts_at)
+
+
+def _carries(ledger: Ledger, execution: Execution) -> bool:
+    return any(injection in execution.target for injection in ledger.injections)
 
 
 def duplicates(ledger: Ledger) -> Iterable[tuple[str, tuple[int, ...]]]:

@@ -91,7 +91,7 @@ ONE = """<?xml version="1.0" encoding="UTF-8"?>
 
 def test_as_one_junit_document() -> None:
     """The suites of all, their sums, and one error for each exercise without a run; a second suite has its number."""
-    root = ElementTree.fromstring(junit(WHOLE, [ONE, ONE]))
+    root = ElementTree.fromstring(junit(WHOLE, [(WHOLE.runs[0], ONE), (WHOLE.runs[1], ONE)]))
     assert root.attrib == {
         "name": "sim", "tests": "6", "failures": "2", "errors": "2", "skipped": "0", "time": "330.000",
     }  # fmt: skip
@@ -103,3 +103,10 @@ def test_as_one_junit_document() -> None:
         ("sim.three", "error", "invalid: unknown injector 'x'"),
         ("sim.four", "error", "not run: no reason recorded"),
     ]
+
+
+def test_a_run_without_a_report_is_red_in_the_junit_document() -> None:
+    """A record that could not be written leaves a folder and no report: nobody may take that for a run that passed."""
+    runs = (WHOLE.runs[0], Ran("two", "inconclusive", 4, "record", ("no space left",), HERE / "runs/2-two", 1.0))
+    root = ElementTree.fromstring(junit(Summary(runs, 4, 2.0), [(runs[0], ONE)]))
+    assert [(suite.get("name"), suite.get("errors")) for suite in root] == [("one", "0"), ("two", "1")]

@@ -327,6 +327,13 @@ EFFECTS = [
     (told(seconds=6, late=lambda i: 0.02), 600, False, ["overall: schedule lag p99 20.0 ms (limit 10 ms)"]),
     (told(seconds=6), 599, False, ["the platform counted 599 requests, the generator has 600 answers"]),
     (told(seconds=6, status=lambda i: 0), 600, False, ["nothing was answered yet"]),
+    (told(seconds=6, status=lambda i: 429 if i % 2 else 503), 600, True, []),
+    (
+        told(seconds=6, status=lambda i: 429 if i % 2 or i == 0 else 200),
+        600,
+        False,
+        ["301 of 600 answers were refusals (4xx): what is turned away at the door is no load"],
+    ),
 ]
 
 
@@ -353,9 +360,58 @@ def test_a_load_that_nobody_saw_end_was_not_held(tmp_path):
 
 def test_a_renewal_does_not_revive(tmp_path):
     """A lease that was taken away stays away."""
+    folder = tmp_path / "sim-load-r1-1-0123456789abcdef"
+    folder.mkdir()
     with pytest.raises(InjectionError, match="taken away"):
-        asyncio.run(injector.renew(site(Door(url="http://x")), {"folder": str(tmp_path)}))
-    assert list(tmp_path.iterdir()) == []
+        asyncio.run(injector.renew(site(Door(url="http://x")), {"folder": str(folder)}))
+    assert list(folder.iterdir()) == []
+
+
+FORGED = ["mine", "sim-load-r1-1", "../sim-load-r1-1-0123456789abcdef", "sim-load-link-0123456789abcdef"]
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_receipt_that_names_another_folder_harms_nobody(tmp_path, monkeypatch, name):
+    """A journal that was tampered with: the folder stays, and whoever works in it; the fault is not called gone."""
+    monkeypatch.chdir(tmp_path)
+    kept = tmp_path / "mine"
+    (kept / "0").mkdir(parents=True)
+    (kept / "0" / "lease").write_text("not ours")
+    (tmp_path / "sim-load-link-0123456789abcdef").symlink_to(kept)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"{kept}/0"])
+    try:
+        for work in (injector.withdraw, injector.gone, injector.renew):
+            for folder in (name, str(tmp_path / name)):
+                with pytest.raises(InjectionError, match="no folder of a load"):
+                    asyncio.run(work(site(Door(url="http://x")), {"folder": folder, "rps": 1}))
+        assert (process.poll(), (kept / "0" / "lease").read_text()) == (None, "not ours")
+    finally:
+        process.kill()
+        process.wait()
+
+
+#: (what had ended the load when it was withdrawn, whether it was held)
+ENDS = [(None, True), ("end of the schedule", True), ("stopped", False), ("the lease ran out", False)]
+
+
+@pytest.mark.parametrize(("before", "holds"), ENDS)
+def test_a_load_that_somebody_else_ended_was_not_held(tmp_path, monkeypatch, before, holds):
+    """A polite kill, or a lease that ran out: what was seen after that was seen without a load."""
+    folder = tmp_path / "sim-load-r1-1-0123456789abcdef"
+    (folder / "0").mkdir(parents=True)
+    rows = [(0.1, 0.1, 0.2, 200.0), (0.5, 0.5, 0.9, 200.0)]
+    written(folder / "0", rows, final=before)
+
+    async def stop(_):
+        written(folder / "0", rows, final=before or "the lease was taken away")
+
+    monkeypatch.setattr(child, "stop", stop)
+    where, receipt = site(Door(url="http://x")), {"folder": str(folder), "rps": 2}
+    asyncio.run(injector.withdraw(where, receipt))
+    probe = asyncio.run(injector.held(where, receipt))
+    said = [] if holds else [f"the load ended before it was withdrawn: {before}"]
+    assert (probe.holds, probe.evidence["not_held"], folder.exists()) == (holds, said, False)
+    assert loadtest._before == {}
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,17 @@ def test_the_effect_is_proven_by_three_witnesses_that_agree(witnesses, agree):
     }
 
 
+@pytest.mark.parametrize(("dose", "lag", "there"), [(2.0, 0.4, False), (2.0, 1.8, True), (3.0, 0.9, False)])
+def test_a_small_dose_is_not_proven_by_the_lag_at_rest(dose, lag, there):
+    """What was there before the fault proves nothing, however close it is to what was asked for."""
+
+    async def work(consumer, url):
+        consumer.witnesses(seen(lag), seen(lag), seen(lag))
+        return await injector.effective(site(url), {**RECEIPT, "delay_s": dose})
+
+    assert with_consumer(work).holds is there
+
+
 def test_withdraw_can_be_done_any_number_of_times_and_gone_waits_for_the_backlog():
     """The fault is off the list at once; it is gone when what it held was applied."""
 

@@ -230,6 +230,15 @@ def test_too_many_lost_beacons_spoil_what_was_seen(lost_ones, holds):
     assert (probe.holds, probe.evidence) == (holds, {"lost_beacons": f"{lost_ones} of {21 + lost_ones}"})
 
 
+def test_a_collector_that_has_forgotten_tells_nothing():
+    """It was started anew meanwhile: of no view at all nobody can say that none was lost."""
+
+    async def work(front, url):
+        return await injector.held(site(url), {"after": 40})
+
+    assert with_front(work).holds is False
+
+
 def test_the_evidence_says_who_visited():
     """A synthetic visitor is named as such."""
     probe = with_front(lambda front, url: _proven(front, url, [80] * 5, agent="synthetic: no chromium"))

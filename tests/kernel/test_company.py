@@ -288,3 +288,50 @@ def test_another_process_with_the_same_pid_is_left_alone(left_behind: Any) -> No
 def test_a_record_that_cannot_be_used_is_told() -> None:
     """It is a reason to keep the journal open."""
     assert "cannot be used" in ended({"pid": "x"})
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_what_is_on_this_machine_does_not_end_with_the_stack(tmp_path: Path, left_behind: Any, here: bool) -> None:
+    """The target is gone with its faults; traffic and a fault that was here are ended all the same, nothing else is."""
+    process, started = left_behind
+    world = World(Script())
+    journal = Journal(tmp_path)
+    journal.write("open", run="r")
+    journal.write("company", company="r1-0", injector="break", pid=process.pid, started=started)
+    whole = names(world)
+    known = Names({"break": replace(whole.injectors["break"], here=here)}, whole.kinds)
+    doors = {"door": {"url": "http://scripted"}}
+    intent = {"fault": "r1-1", "injector": "break", "receipt": {}, "prior": None, "doors": doors, "run": "r"}
+    journal.write("intent", **intent, ttl_s=1.0, lease="none")
+    journal.write("intent", **{**intent, "fault": "r1-2", "injector": "unknown"}, ttl_s=1.0, lease="none")
+    journal.close()
+    found = undo.read(tmp_path / FILE)
+    left = run_virtual(recover.finish_here(found, known, Secrets({}), lambda *_: None, "recover"))
+    assert (left.reasons, alive(process.pid, started)) == ((), None)
+    assert ("withdraw" in world.calls, undo.read(tmp_path / FILE).unfinished) == (here, False)
+
+
+ODD = [(-1, None), (0, None), (10**30, None), (None, float("nan"))]
+
+
+@pytest.mark.parametrize(("pid", "started"), ODD)
+def test_a_record_that_names_no_process_ends_none(left_behind: Any, pid: int | None, started: float | None) -> None:
+    """A number that no process can have, or a start that is no number and so compares with everything."""
+    process, since = left_behind
+    assert ended({"pid": process.pid if pid is None else pid, "started": since if started is None else started}) == ""
+    assert process.poll() is None
+
+
+def test_what_is_in_effect_by_the_time_of_the_fault_refuses(tmp_path: Path, monkeypatch: Any) -> None:
+    """It took the company a while to get ready, and meanwhile somebody did what the action would do."""
+
+    def more(world: World, who: str) -> list[Observation]:
+        blocked = who == "state" and world.now() - world.t_open > 20.0
+        return [Observation("state", {"fact": "gate", "value": "blocked"})] if blocked else []
+
+    async def start(*_: Any, **__: Any) -> Process:
+        return Process(READY)
+
+    monkeypatch.setattr(company.asyncio, "create_subprocess_exec", start)
+    judgement, world = play(tmp_path, monkeypatch, Script(odd=with_company, more=more))
+    assert (str(judgement.outcome), judgement.link, world.calls) == ("inconclusive", "ready", [])

@@ -107,6 +107,15 @@ def test_an_action_done_again_needs_an_alert_that_was_inactive_in_between(betwee
     assert again(*between).verdict(plan_of(), "only").value == value
 
 
+@pytest.mark.parametrize(("other", "value"), [("market/sim-1", "missed"), ("market/mine", "met")])
+def test_what_is_done_elsewhere_for_the_same_alert_was_not_asked_for(other: str, value: str) -> None:
+    """The market that carries the injection's id was frozen, and another one with it; where none does, who can say."""
+    record = told(Record()).alert(T0 + 2).done(T0 + 3, target=other).done(T0 + 3.2, id="block-1", target="market/x")
+    record.state(T0 + 3.5, "gate", "blocked").message(T0 + 4).withdrawn(T0 + 8).well(T0 + 12).closed(T0 + 20)
+    only = record.verdict(plan_of(), "only")
+    assert (only.value, only.reason) == (value, "uninvited target: block on market/x" if value == "missed" else "")
+
+
 def test_two_detectors_of_one_alert_do_not_make_a_renewal() -> None:
     """One source says resolved, another still says firing: nobody saw it inactive and firing again."""
     facts = {**PROFILE["facts"], "alert": {"kind": "event", "stage": "detect", "from": ["prom", "am"]}}

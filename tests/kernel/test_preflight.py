@@ -313,6 +313,14 @@ def test_a_channel_by_which_none_can_arrive_is_not_waited_for(tmp_path: Path, mo
     assert t0(tmp_path) < 5.0
 
 
+def test_where_none_can_arrive_none_is_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+    """The hook speaks by no channel of the list: that says nothing against the path, and refuses nothing."""
+    play(tmp_path, monkeypatch, bent(canary={"slack": 1.0}), profile={"canary": ["oncall"]})
+    said = [note for note in notes(tmp_path) if "canary" in note]
+    assert said == ["canary: none can arrive by a channel of the hook, so none is sent"]
+    assert t0(tmp_path) < 5.0
+
+
 def test_without_a_sender_it_is_noted(tmp_path: Path, monkeypatch: Any) -> None:
     """The profile wants a test message and no observer can send one: the run goes on and says so."""
     passed(tmp_path, monkeypatch, profile=CANARY)

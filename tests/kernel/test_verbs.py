@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from sim.cli import cli
 from sim.log import canonical
+from sim.refusal import Refusal
 from tests.kernel.scripted import Script, bent, play
 
 
@@ -185,6 +186,8 @@ exercises:
     tags: [d3]
 """
 
+FINE = "exercises:\n  fine:\n    inject: events.delay('resolution_finished', hours=1)\n    expect: gate=='blocked'\n"
+
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -236,6 +239,20 @@ def test_several_end_with_one_summary(files: Path) -> None:
     assert (files / "all.xml").read_text().count("<testsuite ") == 2
     told = json.loads(verb("run", *where, "--format", "json")[1])
     assert [(each["exercise"], each["exit_code"]) for each in told["runs"]] == [("a", 3), ("b", 3)]
+
+
+def test_what_ends_the_command_leaves_a_summary_all_the_same(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stack does not come up: none has run, the job has its document with the reason, and the code stays."""
+
+    def refuse(*_: Any) -> int:
+        raise Refusal("no free port")
+
+    monkeypatch.setattr("sim.cli.run._on_stack", refuse)
+    (files / "fine.yaml").write_text(FINE)
+    code, _, err = verb("run", "fine.yaml", "--target", "bare", "--summary", "all.md", "--junit", "all.xml")
+    assert (code, err.strip()) == (3, "error: no free port")
+    assert "## 0 of 1 passed, 1 not run; total" in (files / "all.md").read_text()
+    assert 'message="not run: no free port"' in (files / "all.xml").read_text()
 
 
 RUN_ONLY = [

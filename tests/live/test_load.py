@@ -258,7 +258,7 @@ def test_the_injector_loads_and_leaves_nothing(monkeypatch, tmp_path):
 
 def test_a_load_that_never_began_can_be_ended(tmp_path):
     """The receipt is written before the folder: withdrawing what was never applied finds nothing, and that is gone."""
-    receipt = {"folder": str(tmp_path / "never"), "rps": 1}
+    receipt = {"folder": str(tmp_path / "sim-load-never-0123456789abcdef"), "rps": 1}
     site = Site("live-2", "run", {"api": Door(url="http://127.0.0.1:1")}, Secrets({}), ttl_s=10.0)
     asyncio.run(injector.withdraw(site, receipt))
     assert asyncio.run(injector.gone(site, receipt)).holds

@@ -122,6 +122,12 @@ def test_weights_are_exact(release):
     assert shares(release) == (30, 70)
 
 
+def test_the_stable_release_gets_what_the_candidate_leaves(release):
+    """A restore call knows one number, the one that was read before."""
+    answer = release.ask("PUT", "/release/weights", json={"candidate": 5})
+    assert answer.json() == {**AT_REST, "weights": {"stable": 95, "candidate": 5}}
+
+
 @pytest.mark.parametrize(("status", "weights"), [("candidate", (0, 100)), ("stable", (100, 0)), ("reverted", (100, 0))])
 def test_a_status_brings_its_weights(release, status, weights):
     """Each status serves by the weights that go with it, whatever they were."""
