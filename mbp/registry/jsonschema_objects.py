@@ -24,6 +24,7 @@ _CHOICES = 64
 #: A repetition of a repetition, or a back reference: matching it may take time without end.
 _WILD = re.compile(r"[)\]}*+?][*+{]|\\[1-9]|\\k|\(\?")
 _MATCHED = 256  # characters of a pattern or a name that are still matched
+_TRIED = 1_000_000  # ways that a pattern may be tried on a name, counted from above
 
 
 class Checker(Protocol):
@@ -44,7 +45,10 @@ class Checker(Protocol):
 
 def matches(pattern: str, name: str) -> bool:
     """Say whether a pattern matches a name anywhere. Raises :class:`Undecidable` for one that is not plain."""
-    if max(len(pattern), len(name)) > _MATCHED or _WILD.search(pattern) or sum(map(pattern.count, "*+{")) > 4:
+    # Each repetition may begin to end at any place of the name, each choice doubles the ways, and all of it may begin
+    # anywhere: what is bounded so is bounded in time.
+    ways = (len(name) + 1) ** (1 + sum(map(pattern.count, "*+{"))) * 2 ** sum(map(pattern.count, "?|"))
+    if max(len(pattern), len(name)) > _MATCHED or _WILD.search(pattern) or ways > _TRIED:
         raise Undecidable(f"the pattern {pattern!r:.60} is not plain enough to be matched with names")
     try:
         return re.search(pattern, name) is not None

@@ -269,6 +269,17 @@ def test_drift_is_judged_by_the_platform_not_by_the_subjects_level(registry):
     assert registry.drift() == {"s": 0.0}
 
 
+def test_what_cannot_be_judged_has_drifted(registry, tmp_path):
+    """A schema that nobody can make sense of is let in by NONE; it is drift, and no reason to fall or not to start."""
+    registry.register()
+    registry.ask("PUT", "/config/s", {"compatibility": "NONE"})
+    odd = {"schema": '{"$ref": "#/x", "x": {"type": 5}}', "schemaType": "JSON"}
+    assert registry.ask("POST", "/subjects/s/versions", odd)[0] == 200
+    assert registry.drift() == {"s": 1.0}
+    with running(tmp_path) as second:
+        assert second.drift() == {"s": 1.0}
+
+
 def test_drift_follows_the_declared_level_of_the_subject(tmp_path):
     """FORWARD_TRANSITIVE looks at every version, in the other direction."""
     with running(tmp_path, policy=Policy("BACKWARD", {"f": "FORWARD_TRANSITIVE"})) as registry:
