@@ -9,14 +9,14 @@ from urllib.parse import quote as quoted
 from fastapi import FastAPI, Header, Path, Request, Response
 from pydantic import StringConstraints
 
-from mbp._wire import Market, Side, Wire
+from mbp._wire import Market, Side, Storable, Wire
 from mbp.dec.engine_client import EngineClient
 from mbp.dec.mode import is_shadow
 from mbp.dec.quotes import Quotes
 
 MarketPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,79}$")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", pattern=r"^[!-~]{1,200}$")]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), Storable]
 
 
 class ResolutionStart(Wire):

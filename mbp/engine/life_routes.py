@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 
 from mbp._asgi import ApiError
 from mbp._trace import trace_id_of
-from mbp._wire import Side, Wire
+from mbp._wire import Side, Storable, Wire
 from mbp.engine.lifecycle import By, Lifecycle
 from mbp.engine.records import Kind
 from mbp.engine.show import show_change, show_event
@@ -24,7 +24,7 @@ Shadow = Annotated[Literal["1"] | None, Header(alias="X-MBP-Shadow")]
 Seq = Annotated[int, Query(ge=0, lt=2**63)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Of = Annotated[str | None, Query(max_length=200)]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), Storable]
 
 
 class StartBody(Wire):
