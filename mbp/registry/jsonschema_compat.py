@@ -185,7 +185,7 @@ class Check:
 
     def _never(self, facts: Facts, name: str) -> bool:
         """Say whether it is certain that no object of which the facts hold has that member."""
-        nodes = tuple(node for each in facts.members for node in objects.at(each, name))
+        nodes = tuple(node for each in facts.members for node in objects.at(each, name, self.budget))
         return all(_apart(each.enums) for each in known(nodes, self.budget))
 
     def and_also(self, facts: Facts, nodes: tuple[Node, ...]) -> list[Facts]:

@@ -145,6 +145,14 @@ def test_a_body_that_is_no_json_is_400(registry):
         assert number(registry.ask(method, path, content=b"{")) == (400, 400)
 
 
+def test_half_a_character_is_no_schema(registry):
+    """A lone surrogate could not be stored; an escape that stands in the schema's own text can."""
+    for text, told in (('{"title": "\ud800"}', (422, 42201)), ('{"title": "\\ud800\u00e9"}', (200, None))):
+        sent = json.dumps({"schema": text, "schemaType": "JSON"})
+        status, body = registry.ask("POST", "/subjects/s/versions", content=sent)
+        assert (status, body.get("error_code")) == told
+
+
 def test_a_breaking_schema_is_refused_unless_nothing_is_asked(registry):
     """409 under every level that looks; NONE lets it in, and the next one is again held to what is set then."""
     registry.register()
