@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("the character U+0000 may not stand in a text")
+    return text
+
 
 Amount = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$"), Field(description="decimal, at most 9 decimals")
@@ -17,6 +24,8 @@ Stamp = Annotated[
     Field(description="RFC 3339, with a time zone"),
 ]
 MarketId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,79}$")]
+#: Not every store behind us can hold U+0000; it is refused at the door, where somebody can be told.
+Storable = AfterValidator(_without_nul)
 Side = Literal["yes", "no"]
 Action = Literal["buy", "sell"]
 
@@ -31,7 +40,7 @@ class MarketOpen(Wire):
     """A request to open a market; without ``id`` the engine names it, at ``closes_at`` its resolution starts."""
 
     id: MarketId | None = None
-    question: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    question: Annotated[str, StringConstraints(min_length=1, max_length=500), Storable]
     reserve: Amount
     closes_at: Stamp | None = None
 

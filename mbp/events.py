@@ -49,12 +49,20 @@ def _validator(kind: str) -> Draft202012Validator:
     return Draft202012Validator(schema(kind))
 
 
+def _has_nul(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_nul, (*value, *value.values())))
+    return any(map(_has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
+
+
 def validate(kind: str, data: object) -> None:
     """Check the data of an event; raises :class:`EventInvalid` naming the first thing that is wrong, and its place."""
     error = next(iter(_validator(kind).iter_errors(data)), None)
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "data"
         raise EventInvalid(f"{schema_name(kind)}: {place}: {error.message:.200}")
+    if _has_nul(data):
+        raise EventInvalid(f"{schema_name(kind)}: data: the character U+0000, which not every store can hold")
     try:
         json.dumps(data, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (TypeError, ValueError) as wrong:

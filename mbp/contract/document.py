@@ -98,10 +98,14 @@ class Contract:
             declared = sorted(key[3] for key in self._checks if key[:3] == (method, path, answer.status))
             return None, [Violation("content-type", " or ".join(declared), media or "none")]
         try:
-            body = json.loads(answer.body)
-        except ValueError:
+            body = json.loads(answer.body, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
             return None, [Violation("$", "JSON", shown(answer.body.decode("utf-8", "backslashreplace")))]
         return body, list(dict.fromkeys(_told(validator.iter_errors(_beginning(body)))))
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _pointer(where: tuple[str, str], status: int, media: str) -> str:

@@ -20,6 +20,8 @@ _DECIMAL = re.compile(r"[0-9]+(\.[0-9]{1,9})?")
 #: of the market or of the service, not of the contract: such an answer is no sample of the journey.
 FORM_CODES = frozenset({"invalid", "malformed", "not_found", "method_not_allowed"})
 
+FORM_STATUSES = frozenset({400, 413})  # whatever code is with them: the market has no part in these
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -67,7 +69,7 @@ def judge(contract: Contract, journey: Journey, asked: Ask, answer: Answer) -> J
     if found:
         return Judged("violated", tuple(found), code)
     if answer.status != journey.status:
-        if code is not None and code not in FORM_CODES:
+        if code is not None and code not in FORM_CODES and answer.status not in FORM_STATUSES:
             return Judged("refused", (), code)
         wrong = Violation("status", str(journey.status), f"{answer.status} {code or ''}".strip())
         return Judged("violated", (wrong,), code)

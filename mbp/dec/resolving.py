@@ -10,13 +10,13 @@ from fastapi import FastAPI, Path, Request, Response
 from pydantic import StringConstraints
 
 from mbp._routes import Key
-from mbp._wire import Market, Side, Wire
+from mbp._wire import Market, Side, Storable, Wire
 from mbp.dec.engine_client import EngineClient
 from mbp.dec.mode import is_shadow
 from mbp.dec.quotes import Quotes
 
 MarketPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,79}$")]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), Storable]
 
 
 class ResolutionStart(Wire):

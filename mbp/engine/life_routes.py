@@ -12,7 +12,7 @@ from pydantic import StringConstraints
 from mbp._asgi import ApiError
 from mbp._routes import After, Key, Limit
 from mbp._trace import trace_id_of
-from mbp._wire import Side, Wire
+from mbp._wire import Side, Storable, Wire
 from mbp.engine.lifecycle import By, Lifecycle
 from mbp.engine.records import Kind
 from mbp.engine.show import show_change, show_event
@@ -22,7 +22,7 @@ MarketPath = Annotated[str, Path(max_length=200)]
 Trace = Annotated[str | None, Header()]  # one that is not valid is no trace, and no reason to refuse anything
 Shadow = Annotated[Literal["1"] | None, Header(alias="X-MBP-Shadow")]
 Of = Annotated[str | None, Query(max_length=200)]
-Reason = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), Storable]
 
 
 class StartBody(Wire):

@@ -72,7 +72,8 @@ class Webhook(_Lenient):
     """One delivery."""
 
     version: Literal["4"]
-    group_key: str = Field(alias="groupKey")
+    # Bounded, and so checked to be text: half a surrogate pair could not be stored.
+    group_key: str = Field(alias="groupKey", max_length=1 << 20)
     alerts: list[Alert] = Field(min_length=1, max_length=5000)
 
 

@@ -112,6 +112,8 @@ async def _schema(request: Request) -> tuple[Kind, str]:
     text = body.get("schema")
     if not isinstance(text, str) or not text.strip():
         raise Refused(422, 42201, "invalid_schema", "Invalid schema: `schema` is missing, or no text")
+    if not text.isascii() and text.encode("utf-8", "ignore").decode("utf-8") != text:
+        raise Refused(422, 42201, "invalid_schema", "Invalid schema: `schema` has half a character (a lone surrogate)")
     for name in ("references", "ruleSet", "metadata"):
         if body.get(name):  # what is not understood may say that another schema is meant
             raise Refused(422, 42201, "invalid_schema", f"Invalid schema: `{name}` is not supported here")

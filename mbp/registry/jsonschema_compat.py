@@ -57,12 +57,22 @@ def compare(old: Document, new: Document) -> list[Reason]:
     """Return as :func:`differences` does, for documents that were read already."""
     if old.draft == new.draft and old.text == new.text:
         return []
+    if old.draft != new.draft and 4 in (old.draft, new.draft) and (_whole(old.root) or _whole(new.root)):
+        return ["undecidable: to draft 04 1.0 is no integer, to the later ones it is"]
     try:
         return Check(old, new).subset((old.node(),), new.node(), "")[:MESSAGES]
     except Undecidable as error:
         return [f"undecidable: {error}"]
     except RecursionError:
         return ["undecidable: nested too deep"]
+    except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
+        # A reference may lead to what no meta-schema looked at, and a draft does not check keywords of another.
+        return [f"undecidable: not as a schema is: {error!r:.200}"]
+
+
+def _whole(raw: Raw) -> bool:
+    """Say whether a schema asks for an integer anywhere (also where it is no schema: a reference may lead there)."""
+    return '"integer"' in canonical(raw)
 
 
 class Check:
@@ -175,7 +185,7 @@ class Check:
 
     def _never(self, facts: Facts, name: str) -> bool:
         """Say whether it is certain that no object of which the facts hold has that member."""
-        nodes = tuple(node for each in facts.members for node in objects.at(each, name))
+        nodes = tuple(node for each in facts.members for node in objects.at(each, name, self.budget))
         return all(_apart(each.enums) for each in known(nodes, self.budget))
 
     def and_also(self, facts: Facts, nodes: tuple[Node, ...]) -> list[Facts]:
@@ -189,6 +199,8 @@ class Check:
         for each in every(reader.raw):
             if isinstance(each, dict) and {*OPAQUE, *_UNREASONED, "$ref", "pattern", "patternProperties"} & set(each):
                 return False
+        if reader.document.draft == 4 and _whole(reader.raw):  # 1.0 is in the list where 1 is, and is no integer there
+            return False
         validator = reader.document.validator.evolve(schema=reader.raw)
         try:
             return any(all(validator.is_valid(value) for value in values) for values in facts.enums)
@@ -227,7 +239,8 @@ def _ref(check: Check, facts: Facts, reader: Node, path: str) -> Iterator[Reason
 
 def _type(_: Check, facts: Facts, reader: Node, path: str) -> Iterator[Reason]:
     wanted = types_of(reader.raw["type"])
-    listed = any({kind(value) for value in values} <= wanted for values in facts.enums)
+    sure = wanted - {"integer"} if reader.document.draft == 4 and "fraction" not in wanted else wanted
+    listed = any({kind(value) for value in values} <= sure for values in facts.enums)
     if not (facts.types - _impossible(facts)) <= wanted and not listed:
         yield f"{path}/type: {_spelled(facts.types)} became {_spelled(wanted)}"
 

@@ -113,7 +113,7 @@ class Document:
             name = part.replace("~1", "/").replace("~0", "~")
             if isinstance(found, dict) and name in found:
                 found = found[name]
-            elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
+            elif isinstance(found, list) and re.fullmatch(r"[0-9]{1,9}", name) and int(name) < len(found):
                 found = found[int(name)]
             else:
                 raise Undecidable(f"$ref {ref!r} leads nowhere")
@@ -149,7 +149,7 @@ def canonical(value: Raw) -> str:
 
 def _decimal(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return {"\0number": str(value.normalize())}
+        return {"\0number": f"{value:f}".rstrip("0")}  # exact; normalize() would round to 28 digits
     raise TypeError(f"not JSON: {type(value).__name__}")
 
 

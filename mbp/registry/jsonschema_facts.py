@@ -229,9 +229,9 @@ class Budget:
         """Allow so many steps."""
         self._left = steps
 
-    def spend(self) -> None:
-        """Take one step. Raises :class:`Undecidable` when none is left."""
-        self._left -= 1
+    def spend(self, steps: int = 1) -> None:
+        """Take a step, or several. Raises :class:`Undecidable` when none is left."""
+        self._left -= steps
         if self._left < 0:
             raise Undecidable("too many alternatives to compare")
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from mbp.registry.jsonschema_document import Node, Undecidable
 from mbp.registry.jsonschema_facts import (
+    Budget,
     Contains,
     Elements,
     Facts,
@@ -24,10 +25,14 @@ _CHOICES = 64
 #: A repetition of a repetition, or a back reference: matching it may take time without end.
 _WILD = re.compile(r"[)\]}*+?][*+{]|\\[1-9]|\\k|\(\?")
 _MATCHED = 256  # characters of a pattern or a name that are still matched
+_MATCHES_A_STEP = 16
+_TRIED = 1_000_000  # ways that a pattern may be tried on a name, counted from above
 
 
 class Checker(Protocol):
     """What the rules here need of a comparison."""
+
+    budget: Budget
 
     def deeper(self, writers: tuple[Node, ...], reader: Node, path: str) -> list[str]:
         """Return why `reader` may refuse what all `writers` accept, a value inside the one at hand."""
@@ -44,7 +49,10 @@ class Checker(Protocol):
 
 def matches(pattern: str, name: str) -> bool:
     """Say whether a pattern matches a name anywhere. Raises :class:`Undecidable` for one that is not plain."""
-    if max(len(pattern), len(name)) > _MATCHED or _WILD.search(pattern) or sum(map(pattern.count, "*+{")) > 4:
+    # Each repetition may begin to end at any place of the name, each choice doubles the ways, and all of it may begin
+    # anywhere: what is bounded so is bounded in time.
+    ways = (len(name) + 1) ** (1 + sum(map(pattern.count, "*+{"))) * 2 ** sum(map(pattern.count, "?|"))
+    if max(len(pattern), len(name)) > _MATCHED or _WILD.search(pattern) or ways > _TRIED:
         raise Undecidable(f"the pattern {pattern!r:.60} is not plain enough to be matched with names")
     try:
         return re.search(pattern, name) is not None
@@ -52,8 +60,9 @@ def matches(pattern: str, name: str) -> bool:
         raise Undecidable(f"the pattern {pattern!r:.60}: {error}") from None
 
 
-def at(members: Members, name: str) -> tuple[Node, ...]:
+def at(members: Members, name: str, budget: Budget) -> tuple[Node, ...]:
     """Return the schemas that a member of that name must satisfy."""
+    budget.spend(len(members.patterns) // _MATCHES_A_STEP)
     found = [node for pattern, node in members.patterns.items() if matches(pattern, name)]
     if name in members.named:
         found.append(members.named[name])
@@ -89,8 +98,8 @@ def properties(check: Checker, facts: Facts, reader: Node, path: str) -> Iterato
         return
     names = {name for each in (*facts.members, wanted) for name in each.named}
     for name in sorted(names):
-        held = tuple(node for each in facts.members for node in at(each, name))
-        for node in at(wanted, name):
+        held = tuple(node for each in facts.members for node in at(each, name, check.budget))
+        for node in at(wanted, name, check.budget):
             yield from check.deeper(held, node, f"{path}/properties/{name}")
     for pattern, node in wanted.patterns.items():
         for held in _unnamed(facts, pattern, frozenset()):

@@ -291,6 +291,10 @@ def checked(change):
             Change("insert", "public", "mbp_abuse_events", {**GOOD, "data": "{"}),
             "RowInvalid: mbp_abuse_events.data: not JSON: ",
         ),
+        (
+            Change("insert", "public", "mbp_abuse_events", {**GOOD, "data": "[" * 5000 + "]" * 5000}),
+            "RowInvalid: mbp_abuse_events.data: nested too deep",
+        ),
     ],
 )
 def test_only_what_is_as_its_schema_says_comes_into_the_warehouse(change, told):
@@ -300,10 +304,12 @@ def test_only_what_is_as_its_schema_says_comes_into_the_warehouse(change, told):
 
 
 def test_the_traces_of_a_commit_are_those_of_its_rows():
-    """Each once, with its tables; heartbeat and samples come from none."""
-    rows = [("mbp_trades", "a"), ("mbp_quotes", "a"), ("mbp_heartbeat", None), ("mbp_trades", "b")]
+    """Each once, with its tables; heartbeat and samples come from none, and what is no trace id is none."""
+    one, two = "a" * 32, "b" * 32
+    rows = [("mbp_trades", one), ("mbp_quotes", one), ("mbp_heartbeat", None), ("mbp_trades", two),
+            ("mbp_trades", "by hand")]  # fmt: skip
     done = commit(1.0)
     done.changes.extend(
         Change("insert", "public", table, {} if trace is None else {"trace_id": trace}) for table, trace in rows
     )
-    assert traces(done) == {"a": ["mbp_trades", "mbp_quotes"], "b": ["mbp_trades"]}
+    assert traces(done) == {one: ["mbp_trades", "mbp_quotes"], two: ["mbp_trades"]}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mbp.contract.__main__ import KEPT, main
 from mbp.contract.app import build as build_app
-from mbp.contract.document import LOOKED_AT, Answer, Contract, ContractUnusable, Violation
+from mbp.contract.document import LOOKED_AT, Answer, Contract, ContractUnusable, Violation, shown
 from mbp.contract.journeys import JOURNEYS, MARKET, Ask, judge
 from mbp.contract.probe import EVERY_S, SAMPLES, HttpApi, Probe, Silent, Standing
 from mbp.dec.app import build as build_dec
@@ -288,6 +288,7 @@ def judged(name, status, body, headers=(), turn=2):
     return judge(CONTRACT, journey, journey.ask(turn), Answer(status, kept, raw))
 
 
+NAN = shown('{"amount_out": "1", "fee": "0", "price_after": "0.5", "more": NaN}')
 WRONG = [
     ("quote", 200, {**QUOTE, "fee": None}, (), [("$.fee", 'type: "string"', "null")]),
     ("quote", 200, {**QUOTE, "fee": "1e-3"}, (), [("$.fee", DECIMAL, '"1e-3"')]),
@@ -296,6 +297,9 @@ WRONG = [
     ("quote", 200, [], (), [("$", 'type: "object"', "[]")]),
     ("quote", 200, b"{", (), [("$", "JSON", '"{"')]),
     ("quote", 200, b"\xff", (), [("$", "JSON", '"\\\\xff"')]),
+    ("quote", 200, b'{"amount_out": "1", "fee": "0", "price_after": "0.5", "more": NaN}', (), [("$", "JSON", NAN)]),
+    ("quote", 200, b"[" * 100_000, (), [("$", "JSON", '"' + "[" * 118 + "…")]),
+    ("quote", 400, {"error": "no_such_word", "detail": "d"}, (), [("status", "200", "400 no_such_word")]),
     ("quote", 200, QUOTE, {"content-type": "text/html; q=1"}, [("content-type", "application/json", "text/html")]),
     ("quote", 200, QUOTE, {"content-type": None}, [("content-type", "application/json", "none")]),
     ("quote", 200, QUOTE, {"x-mbp-release": None}, [("X-MBP-Release", "the name of a release", "absent")]),

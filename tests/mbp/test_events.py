@@ -102,6 +102,13 @@ def test_an_event_is_an_object(data):
         validate("flagged_abuse", data)
 
 
+def test_a_character_that_not_every_store_can_hold_is_refused():
+    """PostgreSQL has no U+0000: one such event would stop the relay for ever. A text that speaks of it is a text."""
+    with pytest.raises(EventInvalid, match=r"U\+0000"):
+        validate("flagged_abuse", {"market": "m", "reason": "a\0b"})
+    validate("flagged_abuse", {"market": "m", "reason": "a\\u0000b"})
+
+
 @pytest.mark.parametrize("kind", ["", "market_closed", "../market_created", "market_created.json"])
 def test_a_type_that_there_is_not_is_refused(kind):
     """And reads no file."""

@@ -384,6 +384,7 @@ def test_a_store_that_fails_is_a_503_and_nothing_is_lost(tmp_path: Path) -> None
         (delivery(alert(fingerprint="x")), 400, "alerts.0.fingerprint"),
         (delivery(alert(market=3)), 400, "alerts.0.labels.market"),  # type: ignore[arg-type]
         (delivery(alert(market="\ud800")), 400, "alerts.0.labels.market"),
+        (delivery(alert()).replace(b'"groupKey": "', b'"groupKey": "\\ud800'), 400, "groupKey"),
         (delivery(alert(name="")), 400, "alerts.0.labels.alertname"),
         (b" " * ((1 << 20) + 1), 413, "1048576"),
     ],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft7Validator
+from jsonschema import Draft4Validator, Draft7Validator
 
 from mbp.registry.compatibility import incompatibilities, reads
 from mbp.registry.jsonschema_compat import differences
@@ -124,6 +125,7 @@ def test_what_cannot_be_read_is_incompatible(text):
     assert [each.partition(":")[0] for each in differences("true", text)] == ["unreadable"]
 
 
+DRAFT_04 = "http://json-schema.org/draft-04/schema#"
 UNDECIDABLE = {
     "a reference that leads out": {"$ref": "http://elsewhere.test/schema#"},
     "a reference that leads nowhere": {"$ref": "#/definitions/x"},
@@ -142,6 +144,14 @@ UNDECIDABLE = {
         "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "unevaluatedProperties": False,
     },
     "a pattern that never ends": {"patternProperties": {"(a+)+$": {"type": "string"}}, "properties": {"a" * 40: {}}},
+    "a pattern with many repetitions": {"patternProperties": {"a*a*a*a*b": {}}, "properties": {"a" * 200: {}}},
+    "a pattern with many options": {"patternProperties": {"a?" * 30 + "a" * 30: {}}, "properties": {"a" * 30: {}}},
+    "a pattern with many choices": {"patternProperties": {"(a|a)" * 30 + "b": {}}, "properties": {"a" * 30: {}}},
+    "a reference to what no draft looked at": {"$ref": "#/x", "x": {"type": 5}},
+    "a reference by a digit that is none": {"$ref": "#/allOf/²", "allOf": [{}]},
+    "a reference by a number without end": {"$ref": "#/allOf/" + "9" * 5000, "allOf": [{}]},
+    "a reference that is no text": {"$schema": DRAFT_04, "$ref": 5},
+    "a keyword of a later draft": {"dependentSchemas": 5},
     "too many alternatives": {"allOf": [{"anyOf": [{"required": [f"{n}{m}"]} for m in "abcdefgh"]} for n in range(30)]},
 }  # fmt: skip
 
@@ -156,13 +166,32 @@ def test_what_cannot_be_decided_is_incompatible(name):
     assert differences(text, text) == []
 
 
+@pytest.mark.parametrize("old", [{"type": "integer"}, {"$schema": DRAFT_04, "enum": [1]}])
+@pytest.mark.parametrize("new", [{"type": "integer"}, {"anyOf": [{"type": "integer"}]}])
+def test_to_draft_04_a_number_with_a_point_is_no_integer(old, new):
+    """1.0 is accepted by the old and refused by the new."""
+    new = {"$schema": DRAFT_04, **new}
+    assert Draft4Validator(new).is_valid(1.0) is False
+    assert differences(json.dumps(old), json.dumps(new))
+
+
+def test_numbers_are_compared_to_the_last_digit():
+    """Also past the 28 digits to which decimals are rounded unless one takes care."""
+    old, new = ('{"maximum": 0.1234567890123456789012345678901%d}' % last for last in (2, 1))  # noqa: UP031 - braces
+    assert differences(old, new)
+    assert differences(new, old) == []
+
+
 def test_a_comparison_ends_in_bounded_steps():
     """A schema written to blow up is refused, not thought about for ever."""
     layers = {f"l{n}": {"allOf": [{"$ref": f"#/definitions/l{n + 1}"}] * 2} for n in range(40)}
     bomb = {"definitions": {**layers, "l40": {"type": "string"}}, "$ref": "#/definitions/l0"}
-    assert differences(json.dumps(bomb), json.dumps({"type": "string", "minLength": 0, "maxLength": 5})) == [
-        "undecidable: too many alternatives to compare"
-    ]
+    many = ["undecidable: too many alternatives to compare"]
+    assert differences(json.dumps(bomb), json.dumps({"type": "string", "minLength": 0, "maxLength": 5})) == many
+    names, patterns = {f"n{n}": {} for n in range(900)}, {f"^n{n}$": {"type": "string"} for n in range(900)}
+    began = time.process_time()
+    assert differences(json.dumps({"properties": names}), json.dumps({"patternProperties": patterns})) == many
+    assert time.process_time() - began < 5
 
 
 def test_a_recursive_schema_is_proven_by_induction():

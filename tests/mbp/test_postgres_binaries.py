@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
 from mbp._service import StartRefused
-from mbp.data.postgres import binaries
+from mbp.data.postgres import binaries, cluster
 from mbp.data.postgres.binaries import Account, Binaries, cache, copied, find, mark, reachable, usable
 
 NOBODY = Account("nobody", 65534, 65534)
@@ -122,3 +123,38 @@ def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "two" / name).chmod(0o777)
     with pytest.raises(StartRefused, match=r"no folder to keep PostgreSQL's files in: .*not ours alone"):
         cache(None)
+
+
+def test_a_cache_that_is_a_link_is_not_used(tmp_path, monkeypatch):
+    """Whoever made the link may turn it to a folder of his own the next moment."""
+    monkeypatch.setattr(binaries, "caches", lambda: iter((tmp_path / "one", tmp_path / "two")))
+    name = f"mbp-postgres-{os.geteuid()}"
+    (tmp_path / "elsewhere").mkdir(mode=0o755)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / name).symlink_to(tmp_path / "elsewhere")
+    assert cache(None) == tmp_path / "two" / name
+
+
+def test_tidying_goes_on_when_something_is_gone_meanwhile(tmp_path):
+    """Two launchers start at once: the one's half-made folder gets its name while the other looks at it."""
+    (tmp_path / "making-gone").symlink_to(tmp_path / "nowhere")
+    old, new = tmp_path / "making-old", tmp_path / "template"
+    for each in (old, new):
+        each.mkdir()
+    os.utime(old, (1, 1))
+
+    class Folder:
+        def iterdir(self):
+            return iter((tmp_path / "never-there", *tmp_path.iterdir()))
+
+    binaries._tidy(Folder())
+    assert new.is_dir() and not old.exists()
+
+
+def test_only_a_server_is_ended_not_whoever_stands_in_its_folder(tmp_path):
+    """A shell that was left there is somebody's work."""
+    with subprocess.Popen(["sleep", "30"], cwd=tmp_path) as bystander:
+        try:
+            assert cluster.running_in(tmp_path) == []
+        finally:
+            bystander.kill()

@@ -145,6 +145,14 @@ def test_a_body_that_is_no_json_is_400(registry):
         assert number(registry.ask(method, path, content=b"{")) == (400, 400)
 
 
+def test_half_a_character_is_no_schema(registry):
+    """A lone surrogate could not be stored; an escape that stands in the schema's own text can."""
+    for text, told in (('{"title": "\ud800"}', (422, 42201)), ('{"title": "\\ud800\u00e9"}', (200, None))):
+        sent = json.dumps({"schema": text, "schemaType": "JSON"})
+        status, body = registry.ask("POST", "/subjects/s/versions", content=sent)
+        assert (status, body.get("error_code")) == told
+
+
 def test_a_breaking_schema_is_refused_unless_nothing_is_asked(registry):
     """409 under every level that looks; NONE lets it in, and the next one is again held to what is set then."""
     registry.register()
@@ -267,6 +275,17 @@ def test_drift_is_judged_by_the_platform_not_by_the_subjects_level(registry):
     )
     registry.ask("DELETE", "/subjects/s/versions/2")
     assert registry.drift() == {"s": 0.0}
+
+
+def test_what_cannot_be_judged_has_drifted(registry, tmp_path):
+    """A schema that nobody can make sense of is let in by NONE; it is drift, and no reason to fall or not to start."""
+    registry.register()
+    registry.ask("PUT", "/config/s", {"compatibility": "NONE"})
+    odd = {"schema": '{"$ref": "#/x", "x": {"type": 5}}', "schemaType": "JSON"}
+    assert registry.ask("POST", "/subjects/s/versions", odd)[0] == 200
+    assert registry.drift() == {"s": 1.0}
+    with running(tmp_path) as second:
+        assert second.drift() == {"s": 1.0}
 
 
 def test_drift_follows_the_declared_level_of_the_subject(tmp_path):

@@ -67,6 +67,14 @@ def test_an_event_that_is_not_valid_is_put_aside_and_holds_up_nobody():
     assert made.rejected[1][2] == "there is no event type 'market_closed' in mbp.events.v1"
 
 
+def test_what_postgresql_cannot_hold_is_put_aside_in_a_form_that_it_can():
+    """U+0000 and half a surrogate pair: neither may stop the relay, as an event or as a rejected one."""
+    made = batch([event(5, "flagged_abuse", market="m", reason=reason) for reason in ("a\0b", "a\ud800b")])
+    assert made.inserts["mbp_abuse_events"] == []
+    told = [json.loads(text)["data"]["reason"] for _, text, _ in made.rejected]
+    assert told == ["a\\x00b", "a\\ud800b"]
+
+
 def test_times_are_read_as_they_are_written():
     """RFC 3339 in UTC with microseconds."""
     assert stamp("1970-01-01T00:00:01.500000Z") == 1.5

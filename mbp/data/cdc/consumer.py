@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 from collections.abc import Callable
 from contextlib import closing
@@ -28,6 +29,7 @@ FEEDBACK_S = 0.75  # a client that says nothing for wal_sender_timeout is droppe
 ASK_AFTER_S = 2.0  # silence of the server after which it is asked for an answer
 SILENT_S = 10.0  # silence after which the connection counts as dead
 REST_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 log = logging.getLogger("mbp.data.cdc")
 
@@ -113,7 +115,8 @@ def traces(done: Transaction) -> dict[str, list[str]]:
     """Return the traces that the rows of a commit came from, each with the tables of its rows."""
     found: dict[str, list[str]] = {}
     for change in done.changes:
-        if trace_id := change.values.get("trace_id"):
+        trace_id = change.values.get("trace_id") or ""
+        if _TRACE_ID.fullmatch(trace_id):  # a row that somebody wrote by hand may say anything
             found.setdefault(trace_id, []).append(change.table)
     return found
 

@@ -139,9 +139,11 @@ class Warehouse:
         if change.table in schema.WITH_EVENT and "data" in change.values:
             try:
                 data = json.loads(change.values["data"] or "null")
+                validate(change.values.get("type") or "", data)
             except ValueError as error:
                 raise RowInvalid(f"{change.table}.data: not JSON: {error}") from None
-            validate(change.values.get("type") or "", data)
+            except RecursionError:  # it would stop the stream for ever: on the next connection it comes again
+                raise RowInvalid(f"{change.table}.data: nested too deep") from None
 
     def _writes(self, change: Change, stamp: tuple[float, str]) -> list[Statement]:
         """Return what writes a change; raises :class:`_OneByOne` where the answer must be looked at."""

@@ -14,6 +14,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,12 +122,12 @@ def cache(who: Account | None) -> Path:
             continue
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            found = folder.stat()
+            found = folder.lstat()  # a link may lead elsewhere the next moment
         except OSError as error:
             refused.append(f"{folder}: {error.strerror}")
             continue
         # In a shared folder somebody may have been there first, with binaries of his own.
-        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             refused.append(f"{folder}: not ours alone")
         elif who is not None and not reachable(folder, who):
             refused.append(f"{folder}: {who.name} cannot get there")
@@ -138,11 +139,13 @@ def cache(who: Account | None) -> Path:
 
 def _tidy(folder: Path) -> None:
     """Remove what makers that were killed left half made; nobody takes this long."""
-    newest = max((each.stat().st_mtime for each in folder.iterdir()), default=0.0)
-    for each in folder.glob("making-*"):
+    times: dict[Path, float] = {}
+    for each in folder.iterdir():
         with contextlib.suppress(OSError):  # it was finished, or removed, by somebody else meanwhile
-            if each.stat().st_mtime < newest - _MAKING_S:
-                shutil.rmtree(each, ignore_errors=True)
+            times[each] = each.lstat().st_mtime
+    for each, made in times.items():
+        if each.name.startswith("making-") and made < max(times.values()) - _MAKING_S:
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def usable(found: Binaries, who: Account | None) -> Path:

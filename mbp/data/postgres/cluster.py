@@ -143,7 +143,8 @@ def running_in(pgdata: Path) -> list[psutil.Process]:
     where = str(pgdata.resolve())
     for process in psutil.process_iter(["pid"]):
         try:
-            if process.pid != os.getpid() and process.cwd() == where:
+            # By its name too: a shell that somebody left in the folder is not ours to end.
+            if process.name() == "postgres" and process.cwd() == where:
                 found.append(process)
         except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
             continue

@@ -48,11 +48,22 @@ def batch(events: Iterable[Mapping[str, Any]]) -> Batch:
         try:
             validate(event["type"], event["data"])
         except EventInvalid as error:
-            made.rejected.append((event["seq"], json.dumps(dict(event)), str(error)))
+            made.rejected.append((event["seq"], json.dumps(_storable(dict(event))), str(error)))
             continue
         made.types[event["type"]] = made.types.get(event["type"], 0) + 1
         _add(made, event)
     return made
+
+
+def _storable(value: Any) -> Any:
+    """Return a value with what PostgreSQL's JSON cannot hold (U+0000, half a pair) spelled out."""
+    if isinstance(value, dict):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _add(made: Batch, event: Mapping[str, Any]) -> None:

@@ -76,6 +76,15 @@ async function posted(request) {
   }
 }
 
+/** Return the address that was asked for. Throws Refused. */
+function address(target) {
+  try {
+    return new URL(target.startsWith("/") ? `http://rum${target}` : target);
+  } catch {
+    throw new Refused(400, "malformed", "the address is none");
+  }
+}
+
 function count(query, name, standard, most) {
   const given = query.get(name);
   if (given === null) {
@@ -117,7 +126,7 @@ function build(views, wall = Date.now) {
   const posts = {"/visit": (body, at) => views.visit(body, at), "/beacon": (body, at) => views.beacon(body, at)};
 
   async function answer(request, response) {
-    const {pathname, searchParams} = new URL(request.url, "http://rum");
+    const {pathname, searchParams} = address(request.url);
     const method = request.method === "HEAD" ? "GET" : request.method;
     if (!Object.hasOwn(gets, pathname) && !Object.hasOwn(posts, pathname)) {
       throw new Refused(404, "not_found", "Not Found");

@@ -61,6 +61,8 @@ test("bad input is a clear 4xx, is counted, and loses nothing", () => serving(as
   assert.equal((await fetch(`${url}/beacon`)).status, 405);
   assert.equal((await fetch(`${url}/views?after=-1`)).status, 422);
   assert.equal((await fetch(`${url}/constructor`)).status, 404);
+  assert.equal((await fetch(`${url}//`)).status, 404);
+  assert.equal((await fetch(`${url}//elsewhere/metrics`)).status, 404);
   assert.deepEqual([views.refused, views.beacons], [5, 0]);
   assert.deepEqual(await post("/beacon", said("view-0001", {inp_ms: 1})), [204, null]);
 }));
