@@ -26,7 +26,7 @@ check: venv-dev ## lint, types and the fast tests with their coverage gates; nee
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	rm -f .coverage
-	$(PYTEST) -m "not live" --cov=mbp --cov-context=test --cov-report=
+	$(PYTEST) -n auto -q -m "not live" --cov=mbp --cov-context=test --cov-report=
 	$(BIN)/python scripts/coverage_gates.py
 
 live: venv-dev ## every live test, also those that take minutes; with Go also on Prometheus 3
