@@ -310,12 +310,14 @@ class Ledger:
     def back(self, fact: str) -> bool:
         """Whether a state fact reads as it did at t0.
 
-        What the fault brought with it did not exist then: it is back when it is gone, or no action is in effect on it.
+        What the fault brought with it did not exist then: it is back when it is gone, or no action that the target
+        knows, of this hook or another, is in effect on it.
         """
         now, before = self.reads(fact), self.read_before(fact)
         if before is not None or fact not in self.prior or self.plan.target.facts[fact].subject is None:
             return now == before
-        effects = [effect for effect in self._effects.values() if fact in expression.facts_of(effect, self.words)]
+        texts = {a.effect for hook in self.plan.target.hooks.values() for a in hook.actions if a.effect}
+        effects = [expression.parse(text) for text in sorted(texts) if fact in text]
         told = [expression.evaluate(effect, Now(self), self.words).truth for effect in effects]
         return now is None or all(truth is Truth.FALSE for truth in told)
 

@@ -100,6 +100,16 @@ def test_an_effect_that_stays_is_missed_and_not_put_back(tmp_path: Path, monkeyp
 RESTORE = {"fact": "frozen", "url": "http://scripted/{injection}", "json": {"frozen": "{prior}"}}
 
 
+def test_what_another_hook_could_have_done_counts_too(tmp_path: Path, monkeypatch: Any) -> None:
+    """The hook of this exercise never speaks of `frozen`; another one of the target does, and somebody froze it."""
+    other = {**PROFILE["hooks"]["hook"], "faults": [], "alerts": ["Other"], "actions": [{**FREEZE, "name": "freeze"}]}
+    changed = {"facts": FACTS, "hooks": {**PROFILE["hooks"], "other": other}}
+    judgement, _ = play(tmp_path, monkeypatch, bent(more=Market(thaws=False).more), profile=changed)
+    assert (str(judgement.outcome), judgement.reasons) == (
+        "unsafe", ("not put back: frozen reads True, did not exist before",),
+    )  # fmt: skip
+
+
 def test_what_can_be_set_back_is(tmp_path: Path, monkeypatch: Any) -> None:
     """Never undone, and the profile says how: failed at recover, set back to where no action is in effect."""
     calls: list[str] = []
