@@ -1,7 +1,8 @@
 """What the watchers say before a deploy: does one fire, and can it be known at all?
 
-One call to Prometheus' `/api/v1/rules` tells both. No answer, no rule to watch, or one that could not be evaluated is
-*blind*: nobody may take silence for good news.
+Prometheus' `/api/v1/rules` tells what fires, its `/api/v1/targets` whether a rule that is silent could have spoken. No
+answer, no rule to watch, one that could not be evaluated, and anything that is not scraped is *blind*: nobody may take
+silence for good news.
 """
 
 from __future__ import annotations
@@ -36,18 +37,24 @@ class Prometheus:
         self, session: aiohttp.ClientSession, url: str, severity: str = "critical", *, alert: str | None = None
     ) -> None:
         """Watch the rules of one severity at the server at `url`, or (`alert`) the rules of that name alone."""
-        self._session, self._url = session, f"{url.rstrip('/')}/api/v1/rules"
+        self._session, self._url = session, f"{url.rstrip('/')}/api/v1"
         self._severity, self._alert = severity, alert
 
     async def firing(self) -> list[str]:
         """Return the names of the alerts that fire, sorted. Raises :class:`Blind`."""
-        found = await self._rules()
-        return firing_in(found, self._severity) if self._alert is None else firing_alert(found, self._alert)
+        found = await self._ask("rules", {"type": "alert"})
+        firing = firing_in(found, self._severity) if self._alert is None else firing_alert(found, self._alert)
+        if not firing:
+            require_scraped(await self._ask("targets", {"state": "active"}))
+        return firing
 
-    async def _rules(self) -> Any:
+    async def _ask(self, what: str, params: dict[str, str]) -> Any:
         try:
             async with self._session.get(
-                self._url, params={"type": "alert"}, timeout=aiohttp.ClientTimeout(total=WAIT_S), allow_redirects=False
+                f"{self._url}/{what}",
+                params=params,
+                timeout=aiohttp.ClientTimeout(total=WAIT_S),
+                allow_redirects=False,
             ) as answer:
                 if answer.status != 200:
                     raise Blind(f"Prometheus answered {answer.status}")
@@ -88,6 +95,21 @@ def _firing(answer: Any, is_watched: Callable[[dict[str, Any]], bool], which: st
     if unwell:
         raise Blind(f"not evaluated, or in error: {', '.join(unwell)}")
     return []
+
+
+def require_scraped(answer: Any) -> None:
+    """Return when an answer of `/api/v1/targets` shows that all there is was scraped. Raises :class:`Blind`.
+
+    A rule over series that have ended is evaluated, healthy and silent.
+    """
+    try:
+        targets = [(str(each["health"]), str(each["labels"]["job"])) for each in answer["data"]["activeTargets"]]
+    except (KeyError, TypeError, AttributeError):
+        raise Blind("Prometheus gave an answer of another shape") from None
+    if not targets:
+        raise Blind("nothing is scraped")
+    if down := sorted({job for health, job in targets if health != "up"}):
+        raise Blind(f"not scraped: {', '.join(down)}")
 
 
 async def require_silence(watchers: Watchers) -> None:

@@ -338,9 +338,13 @@ def test_what_the_watcher_says(status, rules, told):
         data = None if rules is None else {"groups": [{"rules": rules}]}
         return web.json_response({"status": "success", "data": data}, status=status)
 
+    async def scraped(_):
+        return web.json_response({"data": {"activeTargets": [{"labels": {"job": "rum"}, "health": "up"}]}})
+
     async def asked():
         app = web.Application()
         app.router.add_get("/api/v1/rules", serve)
+        app.router.add_get("/api/v1/targets", scraped)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

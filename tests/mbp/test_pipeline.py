@@ -12,7 +12,7 @@ import yaml
 from aiohttp import web
 
 from mbp._asgi import ApiError as Refused
-from mbp._watchers import Blind, Prometheus, firing_in
+from mbp._watchers import Blind, Prometheus, firing_in, require_scraped
 from mbp.pipeline.app import build
 from mbp.pipeline.components import HttpComponent, components
 from mbp.pipeline.pipeline import Pipeline
@@ -280,8 +280,53 @@ def over_http(handler, work):
     return asyncio.run(main())
 
 
+def targets(*rows):
+    """Return an answer of Prometheus with one target a row: job, health."""
+    return {"status": "success", "data": {"activeTargets": [{"labels": {"job": j}, "health": h} for j, h in rows]}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (targets(("cdc", "up"), ("dec", "up"), ("dec", "up")), None),
+        (targets(("dec", "up"), ("dec", "down"), ("cdc", "unknown")), "not scraped: cdc, dec"),
+        (targets(), "nothing is scraped"),
+        ({"data": {"activeTargets": [{"health": "up"}]}}, "Prometheus gave an answer of another shape"),
+        (None, "Prometheus gave an answer of another shape"),
+    ],
+)
+def test_a_rule_without_series_is_silent_for_nobody(answer, told):
+    """A rule over what is not scraped any more is evaluated and healthy: its silence means nothing."""
+    try:
+        require_scraped(answer)
+        found = None
+    except Blind as blind:
+        found = str(blind)
+    assert found == told
+
+
+def test_silence_counts_only_where_all_is_scraped():
+    """A rule that is silent is believed when every target is up; one that fires, in any case."""
+
+    def serving(state, health):
+        async def serve(request):
+            if request.path == "/api/v1/targets":
+                assert dict(request.query) == {"state": "active"}
+                return web.json_response(targets(("cdc", health)))
+            return web.json_response(rules(("A", state, "ok", "critical")))
+
+        return serve
+
+    def asked(session, url):
+        return Prometheus(session, url).firing()
+
+    assert over_http(serving("inactive", "up"), asked) == []
+    assert str(over_http(serving("inactive", "down"), asked)) == "not scraped: cdc"
+    assert over_http(serving("firing", "down"), asked) == ["A"]
+
+
 def test_prometheus_is_asked_over_http():
-    """One call; another status, no JSON or nobody there is blind."""
+    """What fires needs one call; another status, no JSON or nobody there is blind."""
 
     async def good(request):
         assert (request.path, dict(request.query)) == ("/api/v1/rules", {"type": "alert"})
