@@ -160,8 +160,8 @@ def _fault(fault: FaultView, view: View) -> Iterator[str]:
     elif fault.stuck is not None:
         yield from _wrapped("    NOT GONE   ", fault.stuck)
     if fault.held is not None or fault.unheld is not None:
-        word = "    held     " if fault.held is not None else "    NOT HELD "
-        yield from _wrapped(word, _evidence(fault.held if fault.held is not None else fault.unheld))
+        word = "    held       " if fault.held is not None else "    NOT HELD   "
+        yield from _wrapped(word, _evidence(fault.held if fault.held is not None else fault.unheld).strip())
 
 
 def _evidence(evidence: Mapping[str, Any] | None) -> str:
