@@ -142,13 +142,14 @@ async def recover(
     try:
         reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s)
         reasons += _companies_ended(left, journal, by)
+        patience = restore.Patience()
         for fact, record in left.restores.items() if left.intended else ():
             try:
                 kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]
             except Exception as error:  # noqa: BLE001 - as above
                 reasons.append(f"{fact}: {_why(error)}")
                 continue
-            trouble = await restore.put_back(record, kind, secrets, journal, say, by)
+            trouble = await restore.put_back(record, kind, secrets, journal, say, by, patience)
             reasons += [trouble] if trouble else []
         if not reasons:
             journal.write("closed", by=by)

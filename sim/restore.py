@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: How long a restored fact may take to read as before, seconds, and how often it is looked at.
 SETTLE_S = 10.0
+
+#: How long one restoring waits in all for a target that does not answer, seconds: what was overloaded is slow yet.
+PATIENCE_S = 20.0
 LOOK_AGAIN_S = 0.2
 
 
@@ -39,6 +42,22 @@ class Kinds(Protocol):
 
 class RestoreError(Exception):
     """A restore call was refused or could not be made."""
+
+
+class Patience:
+    """What one restoring has left of `PATIENCE_S`; all its facts draw on it, so that a dead target is not waited for
+    fact by fact.
+    """
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+
+    def left(self) -> bool:
+        """Say whether to look again; the first one who asks starts the clock."""
+        now = asyncio.get_running_loop().time()
+        if self._until is None:
+            self._until = now + PATIENCE_S
+        return now < self._until
 
 
 def record(
@@ -130,18 +149,24 @@ def _with_prior(body: Any, prior: JSON) -> Any:
 
 
 async def again(
-    done: Mapping[str, Any], names: Kinds, secrets: Secrets, journal: Journal, say: Say, by: str
+    done: Mapping[str, Any], names: Kinds, secrets: Secrets, journal: Journal, say: Say, by: str, patience: Patience
 ) -> str | None:
     """Put one fact back, from its record alone: see `put_back`. A kind of observer that is missing is trouble, too."""
     try:
         kind = names.observer(str(done["spec"]["kind"]))
     except (LookupError, TypeError) as error:
         return f"{done.get('fact')}: its record cannot be used: {error.args[0] if error.args else error}"
-    return await put_back(done, kind, secrets, journal, say, by)
+    return await put_back(done, kind, secrets, journal, say, by, patience)
 
 
 async def put_back(
-    done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets, journal: Journal, say: Say, by: str
+    done: Mapping[str, Any],
+    kind: ObserverKind,
+    secrets: Secrets,
+    journal: Journal,
+    say: Say,
+    by: str,
+    patience: Patience,
 ) -> str | None:
     """Read the fact; call only where it differs; read back. Return null when it reads as before, else what it reads.
 
@@ -150,12 +175,12 @@ async def put_back(
     fact, prior = str(done["fact"]), done["prior"]
     trouble: str | None = None
     try:
-        reads = await _patiently(done, kind, secrets)
+        reads = await _patiently(done, kind, secrets, patience)
         if not _as_before(done, reads):
             say("restore.called", {"fact": fact, "reads": reads, "prior": prior, "by": by})
             for call in _calls(done):
                 await send(call, secrets)
-            reads = await _settle(done, kind, secrets)
+            reads = await _settle(done, kind, secrets, patience)
         if _as_before(done, reads):
             journal.write("restored", fact=fact, value=reads, by=by)
             return None
@@ -178,24 +203,27 @@ def _calls(done: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**call, "url": call["url"].replace("{injection}", each)} for each in ids] if ids else [call]
 
 
-async def _settle(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
+async def _settle(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets, patience: Patience) -> JSON:
     reads: JSON = None
     for _ in range(int(SETTLE_S / LOOK_AGAIN_S)):
-        reads = await _patiently(done, kind, secrets)
+        reads = await _patiently(done, kind, secrets, patience)
         if _as_before(done, reads):
             return reads
         await asyncio.sleep(LOOK_AGAIN_S)
     return reads
 
 
-async def _patiently(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:
-    """Return what the fact reads; one look that fails is not yet a target that cannot be read."""
-    for _ in range(MISSES - 1):
+async def _patiently(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets, patience: Patience) -> JSON:
+    """Return what the fact reads; looks that fail are not yet a target that cannot be read."""
+    misses = 0
+    while True:
         try:
             return await _read(done, kind, secrets)
         except (CannotLook, OSError):
-            await asyncio.sleep(LOOK_AGAIN_S)
-    return await _read(done, kind, secrets)
+            misses += 1
+            if misses >= MISSES and not patience.left():
+                raise
+        await asyncio.sleep(LOOK_AGAIN_S)
 
 
 async def _read(done: Mapping[str, Any], kind: ObserverKind, secrets: Secrets) -> JSON:

@@ -355,14 +355,12 @@ class Run:
     async def _restore(self) -> bool:
         """Put back what actions changed and did not undo; tell whether every state fact reads as before."""
         assert self.journal is not None
-        around, log = self.around, self.log
-        differs = [
-            trouble
+        around, log, patience = self.around, self.log, restore.Patience()
+        told = [
+            await restore.again(record, around.names, around.secrets, self.journal, log.append, "runner", patience)
             for record in self.restores
-            if (
-                trouble := await restore.again(record, around.names, around.secrets, self.journal, log.append, "runner")
-            )
         ]
+        differs = [trouble for trouble in told if trouble]
         await self.watching.last_look()
         differs += restore.differing(self.judge.ledger, {str(record["fact"]) for record in self.restores})
         self.log.append("restored", {"ok": not differs, "differs": list(differs)})

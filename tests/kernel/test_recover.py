@@ -193,6 +193,29 @@ def test_a_state_that_cannot_be_read_back_is_told_and_the_next_is_tried(
     assert (world.set_back, list(undo.read(tmp_path / FILE).restores)) == ({"lane": "fast"}, ["gate"])
 
 
+@pytest.mark.parametrize(("slow_s", "left"), [(15.0, ()), (40.0, ("gate: still busy", "lane: still busy"))])
+def test_a_target_that_is_slow_after_the_fault_is_waited_for(
+    tmp_path: Path, monkeypatch: Any, whole: list[bytes], slow_s: float, left: tuple[str, ...]
+) -> None:
+    """What was overloaded answers late: no reason to call it unsafe. One patience for all facts, and it ends."""
+    import asyncio
+
+    real, began = restore._read, []
+
+    async def read(done: Any, *rest: Any) -> Any:
+        now = asyncio.get_running_loop().time()
+        began.append(now)
+        if now - began[0] < slow_s:
+            raise CannotLook("still busy")
+        return await real(done, *rest)
+
+    monkeypatch.setattr(restore, "_read", read)
+    world = killed(whole, tmp_path, 7)
+    found, _ = finish(tmp_path, monkeypatch, world)
+    assert found.reasons == left
+    assert slow_s <= 20.0 or began[-1] - began[0] < restore.PATIENCE_S + 2.0
+
+
 def test_an_observer_that_hangs_is_given_up(tmp_path: Path, monkeypatch: Any, whole: list[bytes]) -> None:
     """A read-back that never answers ends as not put back, never as a crash or as a wait without end."""
     import asyncio

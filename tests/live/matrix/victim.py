@@ -178,6 +178,7 @@ def live(job: dict[str, Any], catalogue: Catalogue, plan: Plan) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     points = Points(folder, job.get("at"), job.get("how"))
     injection.IN_FLIGHT_S = SETTLE_S
+    restore.PATIENCE_S = SETTLE_S
     spied(points)
     if "disk" in job:
         if "room" in job:  # the journal is nearly as long as it may be: its disk is full before that of the record
