@@ -43,6 +43,9 @@ CONTROL = Case(at="mark phase observe", how="SIGKILL", job={"no_watchdog": True}
 #: Phases and records that these runs never come to, and why no fault can be in then, or which test kills there.
 NOT_HERE = {
     "phase quiet": "before t0: waits for alerts, of which the store has none",
+    "phase accompany": "before t0: these faults bring no company; tests/live/test_fe.py kills a runner and a visitor",
+    "journal company": "as above; it is no fault, and ends with its standard input",
+    "journal company_ended": "as above",
 }
 
 
