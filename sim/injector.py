@@ -88,11 +88,14 @@ class Injector:
 
     `params` is the typed signature (a field without default is required); `positional` are the fields that may be
     given without their name, in order. `doors` are the profile's `doors:` keys it needs. `lease` says whether the
-    target itself drops the fault when nobody renews it. `duration_s` reads the hold time that the parameters ask for
-    (null: the default). `drive` is traffic of our own that runs beside the fault until it is withdrawn. `held` looks
-    back, once the fault is gone: did it hold, as proven, until it was withdrawn? If not, nothing seen under it counts.
-    `accompany` names traffic that is needed already at baseline, and on until recovery is over. `here` says that the
-    fault is on this machine (a process, a folder), not in the target: it does not end when the target does.
+    target itself drops the fault when nobody renews it; `renew` may be there all the same with `lease` none, for a
+    kind of target of which some can hold a lease and some cannot. `signal` is null where the kind of fault knows
+    nothing of what the target measures (a cut link, a stopped process). `duration_s` reads the hold time that the
+    parameters ask for (null: the default). `drive` is traffic of our own that runs beside the fault until it is
+    withdrawn. `held` looks back, once the fault is gone: did it hold, as proven, until it was withdrawn? If not,
+    nothing seen under it counts. `accompany` names traffic that is needed already at baseline, and on until recovery
+    is over. `here` says that the fault is on this machine (a process, a folder), not in the target: it does not end
+    when the target does.
     `apply` is never retried; `withdraw` is retried and must be idempotent. All raise `InjectionError`.
     """
 
@@ -105,7 +108,7 @@ class Injector:
     effective: Callable[[Site, Receipt], Awaitable[Probe]]
     withdraw: Callable[[Site, Receipt], Awaitable[None]]
     gone: Callable[[Site, Receipt], Awaitable[Probe]]
-    signal: Callable[[BaseModel], tuple[Signal, ...]]
+    signal: Callable[[BaseModel], tuple[Signal, ...]] | None
     positional: tuple[str, ...] = ()
     duration_s: Callable[[BaseModel], float | None] = lambda _: None
     renew: Callable[[Site, Receipt], Awaitable[None]] | None = None

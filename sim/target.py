@@ -83,11 +83,60 @@ def _is_url(text: str) -> str:
 Url = Annotated[str, AfterValidator(_is_url)]
 
 
-class Door(Model):
-    """A way into the target that injectors use."""
+#: What may stand before ``://`` in the address of a door: each kind of fault says which of them it goes through.
+SCHEMES = ("http", "https", "postgresql", "unix", "tcp", "file")
 
-    url: Url
+
+def _is_address(text: str) -> str:
+    if not text:
+        return text  # a door of commands
+    scheme, mark, rest = text.partition("://")
+    if scheme in ("http", "https") or text.startswith("${stack."):
+        return _is_url(text)
+    if scheme not in SCHEMES or not mark or not rest:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ValueError(f"not an address: {text!r} (write one of {known}…, or ${{stack.NAME}})")
+    if "${" in _STACK_HOLE.sub("", text):
+        raise ValueError("only ${stack.NAME} is filled in here")
+    if "@" in urlsplit(text).netloc:
+        raise ValueError("an address carries no user or password: use auth with env:NAME or file:PATH")
+    if any(char.isspace() for char in text):
+        raise ValueError(f"not an address: {text!r} has a space in it")
+    return text
+
+
+#: A `Url`, or where else a fault can go in: ``postgresql://host:port/db``, ``unix:///path``, ``tcp://host:port``,
+#: ``file:///path``.
+Address = Annotated[str, AfterValidator(_is_address)]
+
+Argv = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Commands(Model):
+    """One fault that programs of this machine bring: each is an argument list, run without a shell.
+
+    `start` brings the fault in and `stop` takes it away; `verify` ends with 0 when the fault is seen to bite, `gone`
+    with 0 when it is seen to be away. `stop` and `gone` may be called any number of times, by another process.
+    """
+
+    start: Argv
+    verify: Argv
+    stop: Argv
+    gone: Argv
+
+
+class Door(Model):
+    """A way into the target that injectors use: an address, or commands of this machine, by name."""
+
+    url: Address = Field("", description="empty where the door is a set of commands")
     auth: AnyAuth = None
+    commands: dict[str, Commands] = {}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Door:
+        if bool(self.url) == bool(self.commands):
+            raise ValueError("a door has a url, or commands")
+        return self
 
 
 class ObserverSpec(BaseModel):

@@ -78,7 +78,8 @@ hooks: {h: {alerts: [A], owner: X, ramp: {lest: 3s}}}
         "1:9 target: not a name: 'X' (it must have the form [a-z0-9][a-z0-9._-]{0,63})",
         "2:14 environment: may not be empty (None)",
         "4:3 facts.a: a fact of kind event needs its stage: detect, act or notify (None)",
-        "5:18 doors.d.url: not a URL: 'x' (write http://host:port, or ${stack.NAME}) (None)",
+        "5:18 doors.d.url: not an address: 'x' (write one of http://, https://, postgresql://, unix://, tcp://, "
+        "file://…, or ${stack.NAME}) (None)",
         "5:27 doors.d.auth: a secret stands in a file only by reference: env:NAME or file:PATH (None)",
         "6:36 observers.p.every: not a duration: '1x' (use 90s, 5m, 24h) (None)",
         "7:43 hooks.h.ramp: unknown key 'lest' (did you mean 'least'?)",
