@@ -111,6 +111,9 @@ Address = Annotated[str, AfterValidator(_is_address)]
 
 Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 
+#: The name of an environment variable.
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
 
 class Commands(Model):
     """One fault that programs of this machine bring: each is an argument list, run without a shell.
@@ -123,6 +126,7 @@ class Commands(Model):
     verify: Argv
     stop: Argv
     gone: Argv
+    env: dict[Variable, Reference] = Field({}, description="what the programs find in their environment, by reference")
 
 
 class Door(Model):

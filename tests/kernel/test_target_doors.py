@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from sim.target import Door
 
-COMMANDS = {"cut": {"start": ["a"], "verify": ["b"], "stop": ["c"], "gone": ["d", "e f"]}}
+COMMANDS = {"cut": {"start": ["a"], "verify": ["b"], "stop": ["c"], "gone": ["d", "e f"], "env": {"KEY": "env:KEY"}}}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ def test_commands_open_a_door() -> None:
     door = Door.model_validate({"commands": COMMANDS})
     assert door.url == ""
     assert door.commands["cut"].gone == ("d", "e f")
+    assert door.commands["cut"].env == {"KEY": "env:KEY"}
     assert Door.model_validate(door.model_dump(mode="json", exclude_none=True)) == door
 
 
@@ -51,6 +52,11 @@ def test_commands_open_a_door() -> None:
         ({"url": "file:///${tool:x}"}, "only ${stack.NAME} is filled in here"),
         ({"commands": {"cut": {**COMMANDS["cut"], "stop": []}}}, "at least 1 item"),
         ({"commands": {"cut": {"start": ["a"]}}}, "Field required"),
+        (
+            {"commands": {"cut": {**COMMANDS["cut"], "env": {"KEY": "hunter2"}}}},
+            "only by reference: env:NAME or file:PATH",
+        ),
+        ({"commands": {"cut": {**COMMANDS["cut"], "env": {"A=B": "env:X"}}}}, "should match pattern"),
     ],
 )
 def test_a_bad_door_is_refused(door: Any, told: str) -> None:
