@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 COVERAGE := $(BIN)/python -m coverage
 
-.PHONY: help run test check live load bench soak-kill setup lock clean venv venv-dev
+.PHONY: help run test check live load bench soak-kill docs setup lock clean venv venv-dev
 
 help: ## show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ bench: venv ## measure, side by side, as ratios
 
 soak-kill: venv-dev ## kill 500 random runs at random times, and write the leak rate to docs/leak-rate.md
 	$(BIN)/python -m tests.live.matrix.soak --seeds 500 --write
+
+docs: venv-dev ## write the pages of docs/injectors anew, from what the injectors declare
+	$(BIN)/python -m scripts.docs_injectors
 
 setup: venv ## install, and fetch the real tools that the bundled stack needs (without root)
 	$(BIN)/sim setup

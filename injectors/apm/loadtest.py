@@ -140,6 +140,7 @@ def _told(receipt: Receipt) -> Told:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """The rate was held so far, the platform counted no fewer requests than were answered, and few were refusals."""
     told = _told(receipt)
     evidence = summary(told)
     enough = told.asked >= float(str(receipt["rps"])) * FIRST_S
@@ -196,6 +197,7 @@ def _accounted(receipt: Receipt, before: str | None) -> Probe:
 
 
 async def _gone(_: Site, receipt: Receipt) -> Probe:
+    """No generator runs on this machine any more, and its folder is away."""
     running = child.running(_folder(receipt))
     left = _folder(receipt).exists()
     return Probe(not running and not left, {"running": [each.pid for each in running], "folder_left": left})

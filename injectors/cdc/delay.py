@@ -76,6 +76,7 @@ def _agrees(seen: JSON, dose: float) -> bool:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """Three witnesses, measured apart from each other, agree on the dose: event lag, freshness, PostgreSQL's own."""
     dose = _number(receipt["delay_s"]) or 0.0
     async with through(site, "cdc") as cdc:
         lag = await _lag(cdc)

@@ -146,6 +146,7 @@ def _ratio(row: dict[str, JSON], where: str) -> Fraction:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """The engine's audit has a swap under this fault whose Δk/k, worked out exactly, is beyond the limit."""
     async with through(site, "engine") as engine:
         ratios = await _audited(engine, receipt)
     beyond = [ratio for ratio in ratios if abs(ratio) > LIMIT]

@@ -130,6 +130,7 @@ def lost(rows: Sequence[dict[str, Any]], after: int) -> tuple[int, int]:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """The new bundle is served slower, and views of it, paired with those before t0, are later by most of the dose."""
     async with through(site, "fe") as fe:
         state = await _state(fe)
         times = _handler(state, fe)
