@@ -5,16 +5,19 @@ from __future__ import annotations
 from sim.event import JSON
 from sim.injector import InjectionError, Site
 from sim.secret import SecretMissing
-from sim.wire import Client
+from sim.wire import TOTAL_S, Client
 
 
-def through(site: Site, name: str) -> Client:
-    """Return a client for the door `name`. Raises `InjectionError` when it is not there or cannot be opened."""
+def through(site: Site, name: str, *, total_s: float = TOTAL_S) -> Client:
+    """Return a client for the door `name`, each of whose requests may take `total_s` seconds.
+
+    Raises `InjectionError` when the door is not there or cannot be opened.
+    """
     door = site.doors.get(name)
     if door is None:
         raise InjectionError(f"the profile opens no door {name!r}: add doors.{name} with its url")
     try:
-        return Client(door.url, door.auth, site.secrets, InjectionError)
+        return Client(door.url, door.auth, site.secrets, InjectionError, total_s=total_s)
     except (ValueError, SecretMissing) as error:
         raise InjectionError(f"doors.{name}: {error}") from error
 

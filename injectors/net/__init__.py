@@ -1,0 +1,1 @@
+"""Faults of the network between two parts of the target: links that run through a proxy."""
