@@ -110,7 +110,7 @@ async def fake(folder, monkeypatch, given):
         yield (
             {"processes": Door(url=f"file://{folder}")},
             given,
-            lambda: ["ended" not in s and s for s in running[-1].states()],
+            lambda: [state != "ended" for state in running[-1].states()],
         )
         await asyncio.sleep(0)
     finally:
