@@ -93,9 +93,9 @@ def connect(site: Site, role: str, factory: type[Connection] | None = None, **se
         "tcp_user_timeout": UNHEARD_MS,
     }
     with _explained(site):
-        made: Connection = (
-            psycopg2.connect(**given) if factory is None else psycopg2.connect(**given, connection_factory=factory)
-        )
+        if factory is not None:  # a replication connection knows no transactions
+            return psycopg2.connect(**given, connection_factory=factory)
+        made = psycopg2.connect(**given)
         made.autocommit = True
         return made
 
@@ -226,6 +226,7 @@ class Held:
     def __init__(self) -> None:
         self.lock = Lock()
         self.db: Connection | None = None
+        self.cursor: Any = None  # of a replication connection, whose words go through it
         self.over = False
         self.seen: dict[str, JSON] | None = None
 
