@@ -94,8 +94,9 @@ def connect(site: Site, role: str, factory: type[Connection] | None = None, **se
     }
     with _explained(site):
         if factory is not None:  # a replication connection knows no transactions
-            return psycopg2.connect(**given, connection_factory=factory)
-        made = psycopg2.connect(**given)
+            stream: Connection = psycopg2.connect(**given, connection_factory=factory)
+            return stream
+        made: Connection = psycopg2.connect(**given)
         made.autocommit = True
         return made
 

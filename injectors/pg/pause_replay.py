@@ -67,7 +67,7 @@ async def _prepare(site: Site, _: Params) -> Prepared:
 
 async def _apply(site: Site, _: Receipt) -> None:
     async def paused() -> bool:
-        return (await _pg.asked(site, _state))["state"] == "paused"
+        return bool((await _pg.asked(site, _state))["state"] == "paused")
 
     await _pg.asked(site, lambda server: server.rows("SELECT pg_wal_replay_pause()"))
     if not await _pg.until(paused, PAUSED_S):
