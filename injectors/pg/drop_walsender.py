@@ -117,6 +117,7 @@ async def _withdraw(site: Site, receipt: Receipt) -> None:
 
 
 async def _gone(site: Site, receipt: Receipt) -> Probe:
+    """Everyone who streamed before streams again, from the same slot or by the same name."""
     return Probe(*await _look(site, receipt))
 
 

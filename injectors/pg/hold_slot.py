@@ -202,7 +202,7 @@ async def _renew(site: Site, receipt: Receipt) -> None:
 
 
 def _bites(server: Server, receipt: Receipt) -> Probe:
-    """The slot is in our hands by the server's word, and one who asks for it is told that it is active."""
+    """Look who has the slot, and ask for it."""
     found = server.rows(_SLOT, receipt["slot"])
     ours = bool(found) and found[0][5] in server.ours()
     refused = ours and _refused(server, receipt)
@@ -224,6 +224,7 @@ def _refused(server: Server, receipt: Receipt) -> bool:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """The slot is in our hands by the server's word, and one who asks for it is told that it is active."""
     return await _pg.asked(site, lambda server: _bites(server, receipt))
 
 

@@ -128,11 +128,12 @@ async def _renew(site: Site, _: Receipt) -> None:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """The lock is granted to us, and one who asks for the weakest that it keeps out does not get it."""
     return await _pg.asked(site, lambda server: _bites(server, receipt))
 
 
 def _bites(server: Server, receipt: Receipt) -> Probe:
-    """The lock is granted to us, and one who asks for the weakest that it keeps out does not get it."""
+    """Look at the table's locks, and ask for one; who waits is counted."""
     ours = server.ours()
     locks = server.rows(_LOCKS, receipt["oid"])
     mode = _internal(str(receipt["mode"]))

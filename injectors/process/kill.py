@@ -79,6 +79,7 @@ async def _withdraw(site: Site, receipt: Receipt) -> None:
 
 
 async def _gone(site: Site, receipt: Receipt) -> Probe:
+    """The process runs again, under another pid, and is ready; or it never was hit."""
     return Probe(*_back(_processes.place(site), receipt))
 
 
