@@ -98,14 +98,15 @@ def _is_address(text: str) -> str:
         raise ValueError(f"not an address: {text!r} (write one of {known}…, or ${{stack.NAME}})")
     if "${" in _STACK_HOLE.sub("", text):
         raise ValueError("only ${stack.NAME} is filled in here")
-    if "@" in urlsplit(text).netloc:
+    parts = urlsplit(text)
+    if "@" in parts.netloc and (scheme != "postgresql" or parts.password is not None):
         raise ValueError("an address carries no user or password: use auth with env:NAME or file:PATH")
     if any(char.isspace() for char in text):
         raise ValueError(f"not an address: {text!r} has a space in it")
     return text
 
 
-#: A `Url`, or where else a fault can go in: ``postgresql://host:port/db``, ``unix:///path``, ``tcp://host:port``,
+#: A `Url`, or where else a fault can go in: ``postgresql://[user@]host:port/db``, ``unix:///path``, ``tcp://host:port``,
 #: ``file:///path``.
 Address = Annotated[str, AfterValidator(_is_address)]
 
