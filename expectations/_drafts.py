@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from expectations._platform import Normal
 from sim.duration import spell
 
-_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@*+-]*")
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@*+-]*|\d+(?:ms|s|m|h)")
+#: What may stand bare as a whole line's value.
+_LINE = re.compile(r"[A-Za-z][^#\n\r\t:]*(?<! )")
 #: A text without quotes that YAML 1.1 or 1.2 would take for something else.
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
 
@@ -46,9 +48,9 @@ class Draft:
         return name if re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name) else f"{self.name.replace('.', '_')}_first"
 
 
-def q(text: str) -> str:
-    """Return a text as YAML: bare where nobody can misread it, else in quotes."""
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not text.endswith(":"):
+def q(text: str, line: bool = False) -> str:
+    """Return a text as YAML: bare where nobody can misread it, else in quotes. `line`: it is a line's whole value."""
+    if (_LINE if line else _PLAIN).fullmatch(text) and text.lower() not in _WORDS and not text.endswith(":"):
         return text
     return json.dumps(text, ensure_ascii=False) if "'" in text or "\\" in text else f"'{text}'"
 
@@ -67,7 +69,6 @@ def profile(draft: Draft) -> str:
     normal = draft.normal
     gauge = f"{{kind: gauge, from: prom, query: {q(normal.query)}, worse: {normal.worse}}}"
     lines = [
-        "# yaml-language-server: $schema=../../sim/schemas/target.schema.json",
         f"# What may be broken and what is read of {draft.name}; docs/your-platform.md explains each part.",
         f"target: {draft.name}",
         "# The live platform must report exactly this before anything is broken.",
@@ -128,12 +129,11 @@ def scenario(draft: Draft) -> str:
     told = f", and {draft.owner} is told" if draft.inbox else ""
     expect = f"alert.to=='{draft.owner}'" if draft.inbox else f"alert=='{draft.alert}'"
     lines = [
-        "# yaml-language-server: $schema=../sim/schemas/exercise.schema.json",
         "exercises:",
         f"  {draft.exercise}:",
-        f"    title: {q(f'{draft.alert} fires{told}')}",
+        f"    title: {q(f'{draft.alert} fires{told}', line=True)}",
         f"    hook: {draft.exercise}",
-        f"    inject: {q(draft.inject)}",
-        f"    expect: {q(expect)}",
+        f"    inject: {q(draft.inject, line=True)}",
+        f"    expect: {q(expect, line=True)}",
     ]
     return "\n".join(lines) + "\n"

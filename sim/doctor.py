@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from sim.plan import Plan
 
 #: ``ok``; nobody answers; who asks is not allowed to; what answers is not what the profile says; a secret, program or
-#: file of ours is not there; it answers, and there is nothing to see; it is so now that a run would be refused.
-State = Literal["ok", "unreachable", "refused", "wrong", "missing", "empty", "not now"]
+#: file of ours is not there; it answers, and there is nothing to see; it is so now that a run would be refused; what it
+#: hangs on does not serve, so that it cannot be told.
+State = Literal["ok", "unreachable", "refused", "wrong", "missing", "empty", "not now", "unknown"]
 
 #: How long a door may take to answer, seconds.
 DOOR_S = 3.0
@@ -98,8 +99,10 @@ def _facts(plan: Plan) -> set[str]:
 async def examine(patient: Patient) -> list[Check]:
     """Try every part of the target, those that wait for one another last. Raises nothing that the target does."""
     target = patient.target
-    identity, doors, *eyes = await asyncio.gather(
-        _identity(patient), _doors(patient), *(_observer(patient, name) for name in target.observers)
+    identity, doors, eyes = await asyncio.gather(
+        _identity(patient),
+        _doors(patient),
+        asyncio.gather(*(_observer(patient, name) for name in target.observers)),
     )
     seen = {name: observations for name, (_, observations) in zip(target.observers, eyes, strict=True)}
     checks = [identity, *(check for check, _ in eyes), *doors]
@@ -112,7 +115,7 @@ async def examine(patient: Patient) -> list[Check]:
 def _last(patient: Patient, seen: Mapping[str, Sequence[Observation] | None]) -> Iterable[Awaitable[list[Check]]]:
     """What is asked exercise by exercise, and hook by hook."""
     hooks = dict.fromkeys(plan.hook_name for plan in patient.plans if plan.hook_name)
-    yield from (_chain(patient, name) for name in hooks)
+    yield from (_chain(patient, name, None in seen.values()) for name in hooks)
     yield from (_exercise(patient, plan, seen) for plan in patient.plans)
 
 
@@ -146,6 +149,8 @@ def _diagnosis(error: BaseException, auth: AnyAuth) -> tuple[State, str]:
             case TimeoutError() | OSError():
                 return "unreachable", "is it running, and is this its address?"
         link = link.__cause__
+    if isinstance(error, InjectionError):
+        return "wrong", "a run would not begin: mend what it says"
     return "wrong", "something else answers here: is this its address, path and all?"
 
 
@@ -260,7 +265,7 @@ def _readings(patient: Patient, seen: Mapping[str, Sequence[Observation] | None]
     return checks
 
 
-async def _chain(patient: Patient, hook_name: str) -> list[Check]:
+async def _chain(patient: Patient, hook_name: str, blind: bool) -> list[Check]:
     """Whether the alerts of one hook are loaded, whom they are routed to, and whether the budgets can be kept."""
     what, loc, target = f"hook {hook_name}", ("hooks", hook_name), patient.target
     hook = target.hooks[hook_name]
@@ -279,6 +284,8 @@ async def _chain(patient: Patient, hook_name: str) -> list[Check]:
             timing = await patient.names.chain(target.chain.kind).live(question)
     except (*_OUR_SIDE, ChainError, LookupError) as error:
         return [_ill(what, loc, error, True)]
+    if timing is None and blind:
+        return [Check(what, "unknown", "not told: an observer does not see", loc)]
     if timing is None:
         return [Check(what, "unreachable", "the chain does not answer", loc, True, "see its observers above")]
     if timing.missing:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def _at_terminal() -> bool:
 
 
 def _receiver(draft: Draft) -> str:
-    return f"a receiver with webhook_configs, url {draft.inbox.rstrip('/')}/webhook/{draft.address}"
+    return f"a receiver with webhook_configs, url {(draft.inbox or '').rstrip('/')}/webhook/{draft.address}"
 
 
 def _doors(doors: tuple[str, ...]) -> dict[str, str]:
@@ -107,7 +108,9 @@ def _written(folder: Path, draft: Draft, force: bool) -> list[Path]:
         are = "is" if len(there) == 1 else "are"
         raise Usage(f"{' and '.join(there)} {are} there already; --force overwrites, --name takes another name")
     texts = {target_file: profile(draft), exercise_file: scenario(draft)}
-    _sound(texts, target_file, exercise_file)
+    # The folder from which the rule files are named need not be there yet.
+    rules = tuple(os.path.normpath(folder.absolute() / "scenarios" / "targets" / path) for path in draft.rules)
+    _sound({**texts, target_file: profile(replace(draft, rules=rules))}, target_file, exercise_file)
     made = []
     try:
         target_file.parent.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def _table(profile: TargetFile, fitting: Fitting, checks: list[Check]) -> list[s
 def _errors(profile: TargetFile, bad: list[Check]) -> list[str]:
     """Return one error a cause, with its place in the profile and its cure: what many suffer from is told once."""
     causes: dict[tuple[str, str], list[Check]] = {}
-    for check in bad:
+    for check in (each for each in bad if each.state != "unknown"):
         causes.setdefault((check.state, check.cure), []).append(check)
     lines = []
     for (state, cure), several in causes.items():
