@@ -273,10 +273,16 @@ class Restore(Model):
 
 
 class Identity(Model):
-    """Where the live target says what it is: JSON with `environment` and `instance`."""
+    """Where the live target says what it is: JSON, and the places in it of its environment and its instance.
+
+    With ``*`` for each element of a list in a place, all of them must say the same: a source that answers for two
+    environments at once is the identity of neither. That lets any JSON serve, such as a query's answer.
+    """
 
     url: Url
     auth: AnyAuth = None
+    environment: str = Field("environment", min_length=1, description="keys joined by dots, * for each of a list")
+    instance: str = Field("instance", min_length=1, description="keys joined by dots, * for each of a list")
 
 
 class ChainFiles(BaseModel):
