@@ -155,7 +155,8 @@ def _arguments(injector: Injector) -> Iterator[str]:
         cells = (f"`{name}`", kind_of(field.annotation, field.metadata), default_of(field), field.description or "")
         yield f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
     if injector.positional:
-        given = " and ".join(f"`{name}`" for name in injector.positional)
+        *most, last = (f"`{name}`" for name in injector.positional)
+        given = f"{', '.join(most)} and {last}" if most else last
         bare = "its name" if len(injector.positional) == 1 else "their names, in this order"
         yield ""
         yield f"{given} may be given without {bare}."

@@ -169,9 +169,10 @@ def _names(text: str, room: str, name: str) -> bool:
 
 
 def test_every_injector_has_an_exercise_or_a_page():
-    """A fault that no exercise uses and no page describes cannot be found by anybody."""
+    """A fault that no exercise uses and no page but its generated one describes is used by nobody."""
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "scenarios").rglob("*.yaml")]
-    texts += [path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md")]
+    pages = [path for path in (ROOT / "docs").rglob("*.md") if path.parent.name != "injectors"]
+    texts += [path.read_text(encoding="utf-8") for path in pages]
     lost = [name for name in modules("injectors") if not any(re.search(rf"\b{re.escape(name)}\b", t) for t in texts)]
     assert lost == []
 
