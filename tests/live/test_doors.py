@@ -1,9 +1,9 @@
-"""The exercises of `scenarios/doors.yaml` on the real stack: a fault through the target's own fault endpoint."""
+"""The exercises of `scenarios/doors.yaml` on the real stack: the target's own fault endpoint, and a program."""
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,33 +12,30 @@ from sim import log
 from tests.conftest import ROOT, tool
 from tests.live.chains import Bench, Result
 
-NAME = "renamed_field"
+
+def _proofs(result: Result) -> list[Any]:
+    """Return the evidence of each effect that was proven."""
+    assert result.folder is not None, result.stdout + result.stderr
+    events = log.read(result.folder / "log.jsonl")
+    return [event.data["evidence"] for event in events if event.kind == "fault.effective"]
 
 
-def _effective(result: Result) -> list[tuple[object, bool]]:
-    """Return of each proven effect what had to be met, and whether the endpoint had counted as much."""
-    assert result.folder is not None
-    proofs = [
-        event.data["evidence"] for event in log.read(result.folder / "log.jsonl") if event.kind == "fault.effective"
-    ]
-    return [(proof["expect_hits"], proof["impacted"] >= proof["expect_hits"]) for proof in proofs]  # type: ignore[index,call-overload]
-
-
-@pytest.mark.timeout(400)
-def test_a_release_that_renames_a_field_is_rolled_back(tmp_path: Path) -> None:
-    """The chain notices; asked for more hits than come within the budget, the same fault is inconclusive."""
+@pytest.mark.timeout(600)
+def test_faults_without_a_module_of_their_own(tmp_path: Path) -> None:
+    """Each passes, proven; the token of the door is nowhere in a run; more hits than can come are inconclusive."""
     tool("prometheus")
-    block = yaml.safe_load((ROOT / "scenarios/doors.yaml").read_text())["exercises"][NAME]
+    blocks = yaml.safe_load((ROOT / "scenarios/doors.yaml").read_text())["exercises"]
+    inject = blocks["renamed_field"]["inject"].replace("expect_hits=3", "expect_hits=1000000")
+    unmet = {**blocks["renamed_field"], "inject": inject, "within": {"effect": 4}, "tags": ["unmet"]}
     bench = Bench(tmp_path, "doors")
-    unmet = {
-        **copy.deepcopy(block),  # the file may hold no alias
-        "inject": block["inject"].replace("expect_hits=3", "expect_hits=1000000"),
-        "within": {"effect": 4},
-    }
-    bench.drills, bench.blocks = (NAME, "unmet"), {NAME: block, "unmet": unmet}
+    bench.drills, bench.blocks = (*blocks, "unmet"), {**blocks, "unmet": unmet}
     with bench.kept():
-        found = bench.once(NAME)
-        assert (found.code, _effective(found)) == (0, [(3, True)]), found.stdout + found.stderr
-        found = bench.once("unmet")
-        assert (found.code, _effective(found)) == (4, []), found.stdout + found.stderr
+        renamed, dropped, nothing = (bench.once(name) for name in bench.drills)
+        assert (renamed.code, dropped.code, nothing.code) == (0, 0, 4), [renamed, dropped, nothing]
+        (counted,), (verified,) = _proofs(renamed), _proofs(dropped)
+        assert (counted["expect_hits"], counted["impacted"] >= 3, _proofs(nothing)) == (3, True, [])
+        assert (verified["verify"]["exit"], '"change":"drop_field"' in verified["verify"]["said"]) == (0, True)
         assert bench.ask("dec_candidate", "GET", "/faults", token=True) == []
+        secret = Path(bench.state.exports["fault_token"]).read_text().strip()
+        written = [path for path in (bench.folder / "runs").rglob("*") if path.is_file()]
+        assert [path.name for path in written if secret in path.read_text(errors="replace")] == []
