@@ -42,6 +42,15 @@ def test_there_is_one_page_for_each_injector_and_an_index(wanted):
     assert [name for name in modules("injectors") if f"({name}.md)" not in wanted["README.md"]] == []
 
 
+def test_the_index_says_which_exercises_use_each(docs):
+    """Those that none uses are told as well: a fault that nobody exercises is a promise."""
+    text = docs.index({"net.late": GOOD, "net.x": GOOD}, {"net.late": [("a", "f", ""), ("b", "f", ""), ("a", "f", "")]})
+    assert text.splitlines()[-2:] == [
+        "| [`net.late`](net.late.md) | a link is late | `proxy`, `bare` | none | `a`, `b` |",
+        "| [`net.x`](net.x.md) | a link is late | `proxy`, `bare` | none | none |",
+    ]
+
+
 def test_the_pages_are_as_the_injectors_declare(docs, wanted):
     """Changed a declaration, an exercise or a profile: `make docs`."""
     assert docs.differences(wanted, docs.FOLDER) == []

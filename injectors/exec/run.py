@@ -26,6 +26,8 @@ programs see PATH, HOME and LANG, `SIM_INJECTION` and `SIM_RUN`, and the variabl
 have no input, and run in the folder in which `sim` was started. The last 500 characters that they say are kept, without
 the secrets. A program that is past its time is ended, with all that is still in its process group; so is what `verify`
 and `gone` leave behind.
+
+Sets for `tc`, Pumba and a cloud's command line stand in `docs/write-a-fault.md`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The endpoint is four routes, off unless the target is started with `SIM_FAULTS=1
 
 - `PUT /faults/{id}` with `point`, `kind`, `params`, `rate`, `match`, `seed`, `ttl_s` and `run` sets a fault, or renews
   the very same;
-- `GET /faults` lists the faults in force, each with `id`, `point`, `hits`, `impacted` and `last_hit_at`;
+- `GET /faults` lists the faults in force (a list, or `{"faults": […]}`), each with `id`, `point`, `hits`, `impacted`
+  and `last_hit_at`;
 - `DELETE /faults/{id}` ends one, also one that is not there;
 - `DELETE /faults?run=…` ends those of a run. It is not needed here.
 
