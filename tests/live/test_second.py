@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.live.second import platform
-from tests.live.second.platform import RULES, TOKEN, Platform
+from tests.live.second.platform import RULES, TOKEN, Platform, free_port
+from tests.test_your_platform import PAGE, blocks, commands
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +116,75 @@ def test_without_its_rule_the_exercise_fails_at_detect(shop: Platform, project: 
     found = verdicts(report)
     assert (found["effect"], found["detect"], found["notify:webhook"]) == ("met", "missed", "missed")
     assert shop.listed_faults() == []
+
+
+#: What the shop's operators have: the page's `shopctl`.
+SHOPCTL = """\
+#!{python}
+import json, sys, urllib.error, urllib.request
+word = sys.argv[1]
+if word in ("break", "mend"):
+    body = json.dumps({{"broken": word == "break"}}).encode()
+    urllib.request.urlopen(urllib.request.Request("{shop}/switch", body, method="PUT"), timeout=3).close()
+else:
+    try:
+        urllib.request.urlopen("{shop}/checkout", timeout=3).close()
+        well = True
+    except urllib.error.HTTPError as error:
+        error.close()
+        well = False
+    sys.exit(0 if well == (word == "well") else 1)
+"""
+
+
+def test_the_page_can_be_followed(tmp_path: Path) -> None:
+    """Every command of docs/your-platform.md, in its order, on a platform configured by its YAML: the run passes."""
+    port, secret = free_port(), tmp_path / "token"
+    secret.write_text(TOKEN)
+    (entry,) = blocks(PAGE, "yaml")
+    webhook = entry.replace("9095", str(port)).replace("/etc/alertmanager/shop-token", str(secret))
+    webhook = json.dumps(yaml.safe_load(webhook))  # in one line it stands in a list
+    with platform.running(tmp_path / "shop", webhook) as shop:
+        bin_dir = tmp_path / "bin"
+        bin_dir.mkdir()
+        program = bin_dir / "shopctl"
+        program.write_text(SHOPCTL.format(python=sys.executable, shop=f"http://127.0.0.1:{shop.ports['shop']}"))
+        program.chmod(0o755)
+        (bin_dir / "sim").symlink_to(Path(sys.executable).parent / "sim")
+        env = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}", "SHOP_TOKEN": TOKEN, "NO_COLOR": "1"}
+        folder = tmp_path / "project"
+        folder.mkdir()
+        background: list[subprocess.Popen[bytes]] = []
+        try:
+            for line in commands(PAGE):
+                line = line.replace("https://shop.example", shop.url).replace("9095", str(port))
+                words = shlex.split(line.removesuffix("&"))
+                if line.endswith("&"):
+                    background.append(subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.DEVNULL))
+                    _wait_for(port)
+                    continue
+                done = subprocess.run(
+                    words, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+                )
+                assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        finally:
+            for process in background:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(10) == 0
+        assert shop.shop.flag is False
+    rows = [json.loads(line) for line in (folder / "inbox.jsonl").read_text().splitlines()]
+    assert [(row["address"], row["payload"]["status"]) for row in rows] == [
+        ("payments", "firing"),
+        ("payments", "resolved"),
+    ]
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "the recorder did not come up"
+            time.sleep(0.1)
