@@ -183,5 +183,5 @@ async def timing(alert: str, owner: str, observers: Mapping[str, Mapping[str, An
 
 
 def budget_s(worst_s: float) -> float:
-    """Return a budget for what takes `worst_s` at worst: a quarter and 5 s more, in whole fives."""
-    return math.ceil((1.25 * worst_s + 5) / 5) * 5.0
+    """Return a budget for what takes `worst_s` at worst: a quarter and 5 s more, in whole fives, 15 s at least."""
+    return max(15.0, math.ceil((1.25 * worst_s + 5) / 5) * 5.0)

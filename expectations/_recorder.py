@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import re
 import time
 from collections import deque
@@ -50,7 +51,8 @@ class Messages:
         if file is not None:
             if file.exists():
                 self._read(file)
-            self._file = file.open("a", encoding="utf-8")
+            handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)  # messages are nobody else's business
+            self._file = os.fdopen(handle, "a", encoding="utf-8")
 
     def _read(self, file: Path) -> None:
         with file.open(encoding="utf-8") as lines:

@@ -65,7 +65,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A target with the plans of its exercises, and what is needed to ask it. Without plans all of it is needed."""
+    """A target with the plans of its exercises, and what is needed to ask it. Without plans all of it is needed.
+
+    `awaited` are the facts that only exercises read which bring traffic of their own: they may have no value before it.
+    """
 
     target: Target
     plans: Sequence[Plan]
@@ -74,6 +77,7 @@ class Patient:
     exports: Mapping[str, str]
     base: Path
     facts: frozenset[str] = field(init=False)
+    awaited: frozenset[str] = field(init=False)
     observers: frozenset[str] = field(init=False)
     doors: frozenset[str] = field(init=False)
 
@@ -82,7 +86,9 @@ class Patient:
         reads = {fact for plan in plans for fact in _facts(plan)} if plans else set(self.target.facts)
         eyes = {name for plan in plans for name in plan.observers} if plans else set(self.target.observers)
         doors = {door for plan in plans for fault in plan.faults for door in fault.doors}
+        now = {fact for plan in plans if not _accompanied(plan, self.names) for fact in _facts(plan)}
         put(self, "facts", frozenset(reads))
+        put(self, "awaited", frozenset(reads - now if plans else ()))
         put(self, "observers", frozenset(eyes))
         put(self, "doors", frozenset(doors if plans else self.target.doors))
 
@@ -94,6 +100,11 @@ def _facts(plan: Plan) -> set[str]:
     for text in filter(None, (plan.steady_state, plan.stop_when)):
         found |= expression.facts_of(expression.parse(text), words)
     return found
+
+
+def _accompanied(plan: Plan, names: Names) -> bool:
+    """Say whether an exercise brings traffic that is there before its fault."""
+    return any(names.injector(fault.injector).accompany is not None for fault in plan.faults)
 
 
 async def examine(patient: Patient) -> list[Check]:
@@ -259,6 +270,10 @@ def _readings(patient: Patient, seen: Mapping[str, Sequence[Observation] | None]
             text = "its subject does not exist now" if value is None else str(value)
             checks.append(Check(f"fact {name}", "ok", text, loc, needed))
             continue
+        if name in patient.awaited:
+            text = "no value yet: its exercise brings the traffic"
+            checks.append(Check(f"fact {name}", "ok", text, loc, needed))
+            continue
         reason = str(told[-1].get("reason") or "no value") if told else "no value"
         cure = f"correct its {'query' if fact.query else 'path'}, or wait until the platform has traffic"
         checks.append(Check(f"fact {name}", "empty", reason, loc, needed, cure))
@@ -312,7 +327,7 @@ def _impossible(patient: Patient, hook_name: str, timing: Timing) -> str:
 async def _exercise(patient: Patient, plan: Plan, seen: Mapping[str, Sequence[Observation] | None]) -> list[Check]:
     """Whether one exercise could begin now: nothing on fire, normal is normal, each fault finds something to hit."""
     what, loc = f"exercise {plan.exercise}", ("exercises", plan.exercise)
-    trouble = _on_fire(plan, seen)
+    trouble = _on_fire(plan, seen, _accompanied(plan, patient.names))
     if trouble:
         return [Check(what, "not now", trouble, loc, True, "wait until it is over, or mend it")]
     around = Around(patient.names, patient.secrets, patient.exports, patient.base, watchdog=None)
@@ -332,8 +347,11 @@ async def _exercise(patient: Patient, plan: Plan, seen: Mapping[str, Sequence[Ob
     return [Check(what, "ok", "; ".join(hits), loc)]
 
 
-def _on_fire(plan: Plan, seen: Mapping[str, Sequence[Observation] | None]) -> str:
-    """Return why a run of this plan would be refused now by what its observers saw, or nothing."""
+def _on_fire(plan: Plan, seen: Mapping[str, Sequence[Observation] | None], accompanied: bool) -> str:
+    """Return why a run of this plan would be refused now by what its observers saw, or nothing.
+
+    What is normal may have no value yet where the exercise is `accompanied` by traffic of its own.
+    """
     if any(seen.get(name) is None for name in plan.observers):
         return ""  # told where the observer is
     ledger = Ledger(plan)
@@ -351,7 +369,7 @@ def _on_fire(plan: Plan, seen: Mapping[str, Sequence[Observation] | None]) -> st
         return "; ".join(loud)
     if plan.steady_state:
         told = expression.evaluate(expression.parse(plan.steady_state), Now(ledger), ledger.words)
-        if told.truth is not Truth.TRUE:
+        if told.truth is not Truth.TRUE and (told.truth is Truth.FALSE or not accompanied):
             return f"its steady state, {plan.steady_state}, is {told.truth.name.lower()}: {told.actual}"
     return ""
 

@@ -147,6 +147,7 @@ def test_a_file_keeps_them(tmp_path: Path) -> None:
     second = Messages(file, lambda: 2.0)
     assert second.take("webhook", "y", None) == 2
     second.close()
+    assert file.stat().st_mode & 0o777 == 0o600
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(row["seq"], row["at"], row["address"], row["payload"]) for row in rows] == [
         (1, 1.0, "x", {"a": 1}),

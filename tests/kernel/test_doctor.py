@@ -6,14 +6,17 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from injectors.http import fault
 from sim.cli import cli
 from sim.doctor import _knock
+from sim.injector import Company
 from sim.observation import CannotLook
 from sim.secret import Secrets
 from sim.target import Door
@@ -215,6 +218,20 @@ def test_without_auth_the_cure_is_to_give_it(fake: Platform) -> None:
     """Refused, and nothing was shown: the profile names no secret."""
     _without_token(fake)
     assert doctor().stderr.splitlines()[0].endswith("exercise first: refused; give it auth: env:NAME or file:PATH")
+
+
+def test_traffic_that_the_exercise_brings_is_not_missed_before(fake: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gauge without a value is no illness where company comes before the fault; one beyond its limit is."""
+    query = "max(shop_error_ratio)"
+    fake.answers["queries"][query] = []
+    assert doctor().exit_code == 4
+    bringing = replace(fault.injector, accompany=lambda site, params: Company("nobody", {}))
+    monkeypatch.setattr(fault, "injector", bringing)
+    done = doctor()
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "  fact errors       ok           no value yet: its exercise brings the traffic\n" in done.stdout
+    fake.answers["queries"][query] = series(0.5)
+    assert doctor().exit_code == 4
 
 
 def test_a_secret_that_is_not_there_is_our_side(fake: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
