@@ -5,9 +5,10 @@
 #   scripts/engine.sh run [--install] -- CMD   the same, run CMD with DOCKER_HOST set, stop again what was started
 #   scripts/engine.sh stop                     stop the engine that this script started, with all its containers
 #
-# Found in this order: DOCKER_HOST, the usual sockets, the engine that this script started. None answers: as root, a
-# dockerd of our own is started, on a unix socket only, with all that it keeps in .sim/engine. Any of it may be said
-# twice. `run` runs CMD also without an engine, and says so: what needs one then says what is missing.
+# Found in this order: DOCKER_HOST, the usual sockets (ENGINE_SOCKETS names others), the engine that this script
+# started. None answers: as root, a dockerd of our own is started, on a unix socket only, with all that it keeps in
+# .sim/engine. Any of it may be said twice. `run` runs CMD also without an engine, and says so: what needs one then
+# says what is missing.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 home=$(pwd)/.sim/engine
@@ -41,9 +42,10 @@ ours() {
 
 found() {
     # The address of an engine that answers.
-    for each in "${DOCKER_HOST:-}" unix:///var/run/docker.sock "unix://${XDG_RUNTIME_DIR:-/nowhere}/docker.sock" \
-        "unix://$home/docker.sock"; do
-        [ -z "$each" ] || ! answers "$each" || { echo "$each" && return 0; }
+    usual=${ENGINE_SOCKETS-/var/run/docker.sock ${XDG_RUNTIME_DIR:-/nowhere}/docker.sock}
+    for each in ${DOCKER_HOST:-} $usual "$home/docker.sock"; do
+        case $each in /*) each=unix://$each ;; esac
+        ! answers "$each" || { echo "$each" && return 0; }
     done
     return 1
 }

@@ -107,6 +107,9 @@ class Room:
     network: str = ""
     net: str = ""
     image: str = ""
+    opener: urllib.request.OpenerDirector = field(
+        default_factory=lambda: urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    )
 
     @property
     def door(self) -> str:
@@ -182,9 +185,8 @@ class Room:
 
     def answers(self, last: int, port: int = 80) -> bool:
         """Whether a container at a fixed address serves a page within a second."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://{self.net}.{last}:{port}/", timeout=1) as answer:
+            with self.opener.open(f"http://{self.net}.{last}:{port}/", timeout=1) as answer:
                 return bool(answer.read() == PAGES["index.html"].encode())
         except (OSError, urllib.error.URLError):
             return False
