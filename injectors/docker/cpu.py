@@ -91,6 +91,8 @@ async def _apply(site: Site, receipt: Receipt) -> None:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """The limit reads back as asked, and the kernel has held the container back since."""
+
     async def look(engine: Engine, victim: dict[str, Any], found: Container) -> tuple[bool, dict[str, JSON]]:
         limit = _limit(found)
         _, held_back = await _throttled(engine, found.id)

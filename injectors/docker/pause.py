@@ -37,6 +37,8 @@ async def _apply(site: Site, receipt: Receipt) -> None:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """The engine calls it paused, and nothing in it runs: shown by process states, or by the kernel."""
+
     async def look(engine: Engine, _: dict[str, Any], found: Container) -> tuple[bool, dict[str, JSON]]:
         if not found.paused:
             return False, {"status": found.status}

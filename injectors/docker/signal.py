@@ -49,6 +49,8 @@ async def _apply(site: Site, receipt: Receipt) -> None:
 
 
 async def _effective(site: Site, receipt: Receipt) -> Probe:
+    """Every process in the container is stopped, not only the one that got the signal."""
+
     async def look(engine: Engine, _: dict[str, Any], found: Container) -> tuple[bool, dict[str, JSON]]:
         if not found.running:
             return False, {"status": found.status}
