@@ -183,7 +183,8 @@ class Compose:
             text = tail(log)
             if any(words in text for words in _TAKEN):
                 raise PortTaken("a port was taken by somebody else")
-            raise StackError(f"Compose {ending(starting.returncode)}; its log ({log}) ends:\n{text}")
+            hint = f"\n  {self._spec.hint}" if self._spec.hint else ""
+            raise StackError(f"Compose {ending(starting.returncode)}; its log ({log}) ends:\n{text}{hint}")
         self._desk.say("every container was started")
         self._desk.pass_gates(self._spec.first, self._refs)
         for name, part in self._spec.once.items():

@@ -166,6 +166,7 @@ class ComposeSpec(Common):
         {}, description="what ${stack.NAME} stands for in rendered files, where the containers see it otherwise"
     )
     once: dict[Name, Once] = {}
+    hint: str = Field("", description="said when Compose cannot start it: where its images come from")
     first: tuple[Gate, ...] = Field((), description="what must hold before a once is run")
 
     @model_validator(mode="after")
