@@ -17,7 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mbp._service import BODY_LIMIT, BODY_WAIT_S, KEEP_ALIVE_S, LOOPBACK, STOP_WAIT_S, identity, problem
+from mbp._service import BODY_LIMIT, BODY_WAIT_S, KEEP_ALIVE_S, STOP_WAIT_S, identity, listen_address, problem
 
 Health = Callable[[], Awaitable[str | None]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -190,11 +190,12 @@ class _Server(uvicorn.Server):
 
 
 async def serve(app: ASGIApp, port: int) -> int:
-    """Serve on 127.0.0.1 until SIGTERM or SIGINT, give requests in flight 1 s, and return the exit code."""
+    """Serve (see `listen_address`) until SIGTERM or SIGINT, give requests in flight 1 s, and return the exit code."""
+    host = listen_address()
     server = _Server(
         uvicorn.Config(
             app,
-            host=LOOPBACK,
+            host=host,
             port=port,
             log_level="warning",
             access_log=False,
@@ -215,10 +216,10 @@ async def serve(app: ASGIApp, port: int) -> int:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((LOOPBACK, port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"cannot listen on {LOOPBACK}:{port}: {error.strerror}") from None
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
     with listener:
         await server.serve(sockets=[listener])
     return 0 if server.started else 1

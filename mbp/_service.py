@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import ipaddress
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,19 @@ def problem(code: str, detail: str) -> dict[str, str]:
 def wall_text(seconds: float) -> str:
     """Return a wall-clock time (Unix seconds) as RFC 3339 in UTC with microseconds, ending in ``Z``."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def listen_address() -> str:
+    """Return the address to listen on: this machine's own, unless ``MBP_LISTEN`` names another.
+
+    It is for a container only, whose own loopback nobody else can reach; there the ports are published on the host's
+    loopback. Raises :class:`StartRefused` for what is no IPv4 address: a host name could mean anything.
+    """
+    text = os.environ.get("MBP_LISTEN", LOOPBACK)
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise StartRefused(f"MBP_LISTEN: {text!r} is not an IPv4 address such as {LOOPBACK}") from None
 
 
 def switch_is_on(name: str) -> bool:

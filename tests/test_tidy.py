@@ -42,7 +42,7 @@ BANNED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 #: Where the kernel may print: the command line, and what is a process of its own, whose output is the stack's log.
-PRINTS = ("sim/cli/*", "sim/stack/supervisor.py", "sim/stack/children.py")
+PRINTS = ("sim/cli/*", "sim/stack/supervisor.py", "sim/stack/children.py", "sim/stack/compose.py")
 
 #: Words that have no place in a file that is kept. Split, so that this file does not hold them.
 UNFINISHED = tuple(first + last for first, last in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK")))

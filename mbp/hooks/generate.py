@@ -1,6 +1,7 @@
 """Writes from the A110 table what must agree with it.
 
-Prometheus rules, Alertmanager's routes, the profile's hooks, and the Measurement Sheet.
+Prometheus rules, Alertmanager's routes, the profile's hooks, and the Measurement Sheet; and, from the profile of the
+local stack, that of the stack of containers, so that the two cannot part.
 
 ``python -m mbp.hooks.generate [--table F] [--out DIR | --check]``. With ``--check`` nothing is written: what differs is
 printed as a diff and the exit code is 1.
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = Path("mbp/ops/prom/a110.rules.yaml")
 ALERTMANAGER = Path("mbp/ops/prom/alertmanager.yml")
 PROFILE = Path("scenarios/targets/mbp-local.yaml")
+COMPOSE_PROFILE = Path("scenarios/targets/mbp-compose.yaml")
 SHEET = Path("mbp/ops/obs/measurement_s2.csv")
 BEGIN = "# generated from mbp/hooks/a110.yaml: begin"
 END = "# generated from mbp/hooks/a110.yaml: end"
@@ -235,6 +237,38 @@ def profile(table: Table, present: str | None) -> str:
     return "".join(lines[: begins[0]]) + block + "".join(lines[ends[0] + 1 :])
 
 
+#: Lines of the local profile that read otherwise in that of the containers.
+_COMPOSE_LINES = {
+    "# The bundled platform on local processes: `sim up` brings it up, no Docker needed.": (
+        "# The bundled platform as containers: `sim up --target mbp-compose` brings it up. Generated from\n"
+        "# mbp-local.yaml by python -m mbp.hooks.generate: same facts, hooks and owners; change them there."
+    ),
+    "target: mbp-local": "target: mbp-compose",
+    "environment: sim-local": "environment: sim-compose",
+    "stack: compose/local.yaml": "stack: compose/docker.yaml",
+}
+#: Doors that only the containers have, and those that only processes of this machine have.
+_COMPOSE_DOORS, _LOCAL_DOORS = ("proxy", "reaper", "docker", "postgres"), ("processes",)
+
+
+def compose_profile(local: str) -> str:
+    """Return the profile of the stack of containers, made from that of the local stack.
+
+    Raises `TableError` when a line that must differ does not stand there exactly once.
+    """
+    lines = local.splitlines()
+    for line in (*_COMPOSE_LINES, "doors:"):
+        if lines.count(line) != 1:
+            raise TableError(f"{PROFILE}: needs the line {line!r} once, not {lines.count(line)} times")
+    at = lines.index("doors:") + 1
+    end = next((number for number in range(at, len(lines)) if not lines[number].startswith("  ")), len(lines))
+    names = [line.split(":")[0].strip() for line in lines[at:end]]
+    doors = [line for line, name in zip(lines[at:end], names, strict=True) if name not in _LOCAL_DOORS]
+    doors += [f"  {name}: {{url: '${{stack.{name}}}'}}" for name in _COMPOSE_DOORS if name not in names]
+    made = [_COMPOSE_LINES.get(line, line) for line in [*lines[:at], *doors, *lines[end:]]]
+    return "\n".join([*made, ""])
+
+
 #: The Sheet's order, by Query/Id: it goes by what is measured, the table by hook.
 _SHEET_ORDER = (
     "apm.ttp_dec_p95",
@@ -269,10 +303,14 @@ def sheet(table: Table) -> str:
 def render(table: Table, root: Path) -> dict[Path, str]:
     """Return the text of every generated file, by its path below `root`."""
     present = root / PROFILE
+    local = profile(table, present.read_text(encoding="utf-8") if present.is_file() else None)
+    by_hand = local != profile_block(table)  # where there is only the block, there is nothing to make another from
+    containers = {COMPOSE_PROFILE: compose_profile(local)} if by_hand else {}
     return {
         RULES: rules(table),
         ALERTMANAGER: alertmanager(table),
-        PROFILE: profile(table, present.read_text(encoding="utf-8") if present.is_file() else None),
+        PROFILE: local,
+        **containers,
         SHEET: sheet(table),
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from mbp._asgi import ApiError
-from mbp._service import LOOPBACK
+from mbp._service import listen_address
 from mbp.sinks.store import Message
 
 MAIL_LIMIT = 256 * 1024  # bytes of one message
@@ -106,7 +106,7 @@ class _Bounded(SMTP):
 
 
 async def listen(port: int, keep: Keep) -> asyncio.Server:
-    """Start the SMTP server on 127.0.0.1. Raises `OSError` when the port cannot be had."""
+    """Start the SMTP server (see `listen_address`). Raises `OSError` when the port cannot be had."""
     loop = asyncio.get_running_loop()
     handler = _Handler(keep)
 
@@ -116,4 +116,4 @@ async def listen(port: int, keep: Keep) -> asyncio.Server:
             loop=loop, enable_SMTPUTF8=True,
         )  # fmt: skip
 
-    return await loop.create_server(protocol, LOOPBACK, port)
+    return await loop.create_server(protocol, listen_address(), port)

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from mbp._service import BODY_LIMIT, LOOPBACK, STOP_WAIT_S, http_url, identity, port_number, problem
+from mbp._service import BODY_LIMIT, STOP_WAIT_S, StartRefused, http_url, identity, listen_address, port_number, problem
 from mbp.traffic.trickle import HttpApi, Trickle
 
 
@@ -54,7 +54,7 @@ async def serve(port: int, api_url: str) -> int:
         runner = web.AppRunner(make_app(trickle), access_log=None, shutdown_timeout=STOP_WAIT_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, LOOPBACK, port).start()
+            await web.TCPSite(runner, listen_address(), port).start()
             work, stopped = asyncio.create_task(trickle.run()), asyncio.create_task(stop.wait())
             await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
             crashed = work.done()
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         return asyncio.run(serve(args.port, args.api))
-    except OSError as error:
+    except (StartRefused, OSError) as error:
         print(f"traffic: {error}", file=sys.stderr)
         return 2
 

@@ -51,9 +51,11 @@ def _report(name: str, here: Places) -> dict[str, Any]:
         }
     phase: str = state.phase
     if not supervised and phase not in ("down", "failed"):  # its supervisor was killed
-        phase = "orphaned" if any(each["pid"] for each in processes.values()) else "dead"
+        left = any(each["pid"] for each in processes.values()) or stack.containers(name, here)
+        phase = "orphaned" if left else "dead"
     return {
         "stack": name,
+        "kind": state.kind,
         "phase": phase,
         "owned": state.owned and supervised,
         "spec": state.spec,
@@ -74,8 +76,9 @@ def _text(report: dict[str, Any]) -> str:
     lines = [f"{report['stack']}: {report['phase']}{owner}"]
     if report.get("instance"):
         lines.append(f"  instance {report['instance']}, from {report['spec']}")
+    containers = report.get("kind") == "compose"
     for name, process in report["processes"].items():
-        pid = f"pid {process['pid']}" if process["pid"] else "not running"
+        pid = f"pid {process['pid']}" if process["pid"] else "container" if containers else "not running"
         restarts = f", restarted {process['restarts']} times" if process["restarts"] else ""
         lines.append(f"  {name:16} {process['state']:10} {pid}{restarts}")
     lines += [f"  {name:18} {value}" for name, value in report["exports"].items()]

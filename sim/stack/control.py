@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sim.places import Places
-from sim.stack import children, procs, spec
+from sim.stack import children, compose, procs, spec
 from sim.stack.errors import StackError
 from sim.stack.state import Home, State, locked
 
@@ -115,7 +115,10 @@ def find(name: str, places: Places) -> Stack | None:
     while at.folder.is_dir() and at.supervised():
         state = at.read()
         if state is not None and state.phase == "ready" and state.supervisor.alive():
-            if all(record.state == "ended" or _alive(record.proc()) for record in state.processes.values()):
+            # Containers are no processes of ours: how they are is what the supervisor's phase says.
+            if state.kind == "compose" or all(
+                record.state == "ended" or _alive(record.proc()) for record in state.processes.values()
+            ):
                 return _stack(at, state, None)
         elif state is None or state.phase not in ("ready", "recovering"):
             return None
@@ -136,7 +139,7 @@ def ended(folder: str, instance: str) -> bool:
     state = at.read()
     if state is not None and state.instance != instance:
         return True
-    return not at.supervised() and not procs.tagged(at.folder)
+    return not at.supervised() and not procs.tagged(at.folder) and not compose.held(at)
 
 
 def up(spec_file: Path, name: str, places: Places, owned: bool, on_progress: Callable[[str], None]) -> Stack:
@@ -156,7 +159,7 @@ def up(spec_file: Path, name: str, places: Places, owned: bool, on_progress: Cal
             _same_file(at, source, digest, name, on_progress)
             return running
         _refuse_other(at, source, name)
-        if at.supervised() or at.work.exists() or procs.tagged(at.folder):
+        if at.supervised() or at.work.exists() or procs.tagged(at.folder) or compose.held(at):
             on_progress(f"clearing away what is left of the stack {name}")
             _take_down(at, polite=True)
         return _bring_up(at, source, digest, loaded, places, owned, on_progress)
@@ -190,7 +193,7 @@ def _bring_up(
     at: Home,
     source: Path,
     digest: str,
-    loaded: spec.Spec,
+    loaded: spec.AnySpec,
     places: Places,
     owned: bool,
     on_progress: Callable[[str], None],
@@ -205,9 +208,12 @@ def _bring_up(
         state = _follow(at, instance, owner, loaded.timeout + _LAUNCH_S + _GRACE_S, on_progress)
         if not owned:
             _keep(at, owner)
-    except BaseException:  # Ctrl-C too: nothing may stay
+    except BaseException as error:  # Ctrl-C too: nothing may stay
         owner.close()
-        _take_down(at, polite=True)
+        try:
+            _take_down(at, polite=True)
+        except StackError as left:  # why it did not come up is not to be lost over it
+            raise StackError(f"{error}\n{left}") from error
         raise
     if owned:
         return _stack(at, state, owner)
@@ -306,6 +312,11 @@ def down(name: str, places: Places) -> bool:
         return _take_down(at, polite=True) or anything
 
 
+def containers(name: str, places: Places) -> bool:
+    """Say whether containers of the stack `name` may be there."""
+    return compose.held(home(name, places))
+
+
 def _take_down(at: Home, polite: bool) -> bool:
     """End every process of the stack at `at` and remove what one start leaves. `polite`: ask the supervisor first.
 
@@ -313,7 +324,7 @@ def _take_down(at: Home, polite: bool) -> bool:
     """
     state = at.read()
     known = set(procs.tagged(at.folder)) | (set() if state is None else {p for p in state.known() if p.alive()})
-    anything = bool(known) or at.work.exists()
+    anything = bool(known) or at.work.exists() or compose.held(at)
     if at.supervised():
         _end_supervisor(state, polite)
     left = procs.kill_all(known | procs.tagged(at.folder))
@@ -322,6 +333,7 @@ def _take_down(at: Home, polite: bool) -> bool:
     if left:
         pids = ", ".join(str(process.pid) for process in left)
         raise StackError(f"processes of the stack {at.name!r} could not be ended: {pids}; are they another user's?")
+    compose.clear(at)
     children.remove(at.work)
     if anything:
         _note_down(at)

@@ -1,5 +1,6 @@
 """Fills in a stack file: ``${port.X}``, ``${secret.X}``, ``${stack.X}``, ``${package:X}``, ``${tool:X}``,
-``${python}`` and ``${instance}``. Unknown names are errors; nothing else is looked at.
+``${python}`` and ``${instance}``; for a Compose project also ``${compose.engine}`` (the engine's address) and
+``${compose.project}``. Unknown names are errors; nothing else is looked at.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from sim.stack.errors import StackError
-from sim.stack.spec import Preferred, Render, Spec
+from sim.stack.spec import Common, Preferred, Render
 
 _ANY = re.compile(r"\$\{([^{}]*)\}")
 _STACK = re.compile(r"\$\{stack\.([^{}]*)\}")
@@ -36,6 +37,7 @@ class Refs:
     secrets: Mapping[str, Path]
     tool: Callable[[str], str]
     exports: dict[str, str] = field(default_factory=dict)
+    compose: Mapping[str, str] = field(default_factory=dict)
 
     def text(self, text: str, where: str) -> str:
         """Return `text` with every reference filled in; `where` says in an error whose text it was."""
@@ -58,6 +60,7 @@ class Refs:
         if mark == "." and kind == "stack" and rest == "dir":
             return str(self.folder)
         known: dict[str, Mapping[str, object]] = {"port": self.ports, "secret": self.secrets, "stack": self.exports}
+        known |= {"compose": self.compose} if self.compose else {}
         if mark == "." and kind in known:
             if rest in known[kind]:
                 return str(known[kind][rest])
@@ -84,9 +87,17 @@ def package_folder(name: str, where: str) -> str:
     return str(Path(next(iter(found.submodule_search_locations))).resolve())
 
 
-def resolve(spec: Spec, folder: Path, instance: str, tool: Callable[[str], str], source: str) -> Refs:
+def resolve(
+    spec: Common,
+    folder: Path,
+    instance: str,
+    tool: Callable[[str], str],
+    source: str,
+    compose: Mapping[str, str] | None = None,
+) -> Refs:
     """Make the stack's ports and secrets and return all references, exports included. `source` names the file."""
-    refs = Refs(folder, instance, free_ports(spec), make_secrets(spec, folder / "secrets"), tool)
+    secrets_of = make_secrets(spec, folder / "secrets")
+    refs = Refs(folder, instance, free_ports(spec), secrets_of, tool, compose=compose or {})
     for name, text in spec.exports.items():  # in the order written: a later one may use an earlier one
         refs.exports[name] = refs.text(text, f"{source}: exports.{name}")
     refs.exports.setdefault("dir", str(folder))
@@ -94,7 +105,7 @@ def resolve(spec: Spec, folder: Path, instance: str, tool: Callable[[str], str],
     return refs
 
 
-def free_ports(spec: Spec) -> dict[str, int]:
+def free_ports(spec: Common) -> dict[str, int]:
     """Return a port of 127.0.0.1 for each name of `spec`, free at this moment, no two alike."""
     taken: dict[str, int] = {}
     held: list[socket.socket] = []
@@ -146,7 +157,7 @@ def is_taken(port: int) -> bool:
     return False
 
 
-def make_secrets(spec: Spec, folder: Path) -> dict[str, Path]:
+def make_secrets(spec: Common, folder: Path) -> dict[str, Path]:
     """Write a fresh random value for each secret of `spec` (0600, in a 0700 folder) and return the files."""
     if not spec.secrets:
         return {}

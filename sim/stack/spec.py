@@ -1,10 +1,15 @@
-"""The stack file (``compose/local.yaml``): pure data; no tool and no service is known to the kernel."""
+"""The stack file: pure data; no tool and no service is known to the kernel.
+
+Two kinds: processes of this machine (``compose/local.yaml``), and a Docker Compose project (``kind: compose``,
+``compose/docker.yaml``). What both have is in `Common`.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -102,8 +107,8 @@ class Gate(Part):
         return self
 
 
-class Spec(Part):
-    """A whole stack file."""
+class Common(Part):
+    """What a stack file of any kind has."""
 
     stack: Name
     timeout: Duration = Field(120.0, gt=0, le=1800, description="the whole start, everything included")
@@ -113,9 +118,25 @@ class Spec(Part):
     exports: dict[Key, str] = {}
     env: dict[str, str] = Field({}, description="environment of every process and of every once")
     render: tuple[Render, ...] = ()
+    ready: tuple[Gate, ...] = ()
+
+    @model_validator(mode="after")
+    def _ports(self) -> Self:
+        for name, port in self.ports.items():
+            if isinstance(port, int) and not 1 <= port <= 65535:
+                raise ValueError(f"ports.{name} is {port}; a port is 1 to 65535 or auto")
+        fixed = [port for port in self.ports.values() if isinstance(port, int)]
+        if len(set(fixed)) < len(fixed):
+            raise ValueError("two names in ports have one number")
+        return self
+
+
+class Spec(Common):
+    """A stack of processes of this machine."""
+
+    kind: Literal["processes"] = "processes"
     processes: dict[Name, Process] = Field(min_length=1)
     once: dict[Name, Once] = {}
-    ready: tuple[Gate, ...] = ()
 
     @model_validator(mode="after")
     def _order(self) -> Spec:
@@ -128,13 +149,35 @@ class Spec(Part):
                 if other not in self.processes:
                     raise ValueError(f"{name} comes after {other!r}, which is not among the processes")
         _refuse_cycle({name: process.after for name, process in self.processes.items()})
-        for name, port in self.ports.items():
-            if isinstance(port, int) and not 1 <= port <= 65535:
-                raise ValueError(f"ports.{name} is {port}; a port is 1 to 65535 or auto")
-        fixed = [port for port in self.ports.values() if isinstance(port, int)]
-        if len(set(fixed)) < len(fixed):
-            raise ValueError("two names in ports have one number")
         return self
+
+
+class ComposeSpec(Common):
+    """A Docker Compose project, driven through the Compose command line.
+
+    Compose finds in its environment, for the holes of `files`: ``SIM_STACK_DIR`` (the folder of this start),
+    ``SIM_INSTANCE``, ``SIM_STACK`` (the stack's name), and ``SIM_PORT_X`` for each of `ports`. Every service should
+    publish on 127.0.0.1 only. A once runs on this machine.
+    """
+
+    kind: Literal["compose"]
+    files: tuple[Inside, ...] = Field(min_length=1, description="Compose files, later over earlier, beside this file")
+    inside: dict[Key, str] = Field(
+        {}, description="what ${stack.NAME} stands for in rendered files, where the containers see it otherwise"
+    )
+    once: dict[Name, Once] = {}
+    hint: str = Field("", description="said when Compose cannot start it: where its images come from")
+    first: tuple[Gate, ...] = Field((), description="what must hold before a once is run")
+
+    @model_validator(mode="after")
+    def _alone(self) -> ComposeSpec:
+        for name, once in self.once.items():
+            if once.after:
+                raise ValueError(f"once.{name}: after names processes, and there are none; use first")
+        return self
+
+
+AnySpec = Spec | ComposeSpec
 
 
 def _refuse_cycle(after: dict[str, tuple[str, ...]]) -> None:
@@ -146,7 +189,29 @@ def _refuse_cycle(after: dict[str, tuple[str, ...]]) -> None:
         done |= free
 
 
-def load(path: Path) -> tuple[Spec, str]:
-    """Return the stack file at `path` and the digest of its bytes. Raises `InvalidFile` with every fault in it."""
-    spec = validate(parse_file(path), Spec)
-    return spec, f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+def load(path: Path) -> tuple[AnySpec, str]:
+    """Return the stack file at `path` and the digest of its bytes, and of its Compose files if it names any.
+
+    Raises `InvalidFile` with every fault in it.
+    """
+    document = parse_file(path)
+    spec: AnySpec
+    if isinstance(document.data, dict) and document.data.get("kind") == "compose":
+        spec = validate(document, ComposeSpec)
+    else:
+        spec = validate(document, Spec)
+    digest = hashlib.sha256(path.read_bytes())
+    for each in compose_files(spec, path):
+        digest.update(each.read_bytes() if each.is_file() else b"")
+    return spec, f"sha256:{digest.hexdigest()}"
+
+
+def compose_files(spec: AnySpec, path: Path, extra: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """Return the Compose files of the stack file at `path`, in the order in which they are laid over each other."""
+    own = spec.files if isinstance(spec, ComposeSpec) else ()
+    return (*(path.parent / each for each in own), *extra)
+
+
+def extra_files(text: str, folder: Path) -> tuple[Path, ...]:
+    """Return the files of ``SIM_COMPOSE_FILES``: paths joined by ``:``, below `folder` unless they say from where."""
+    return tuple(folder / each for each in text.split(":") if each)

@@ -58,6 +58,7 @@ class State(Record):
 
     format: int = FORMAT
     name: str
+    kind: str = "processes"
     spec: str
     spec_digest: str
     instance: str

@@ -3,11 +3,13 @@
 
 const fs = require("node:fs");
 const http = require("node:http");
+const net = require("node:net");
 const path = require("node:path");
 const {parseArgs} = require("node:util");
 const {Refused, Views} = require("./views.js");
 
-const HOST = "127.0.0.1";
+// Another address than the loopback is for a container only: see listen_address in mbp/_service.py.
+const HOST = process.env.MBP_LISTEN ?? "127.0.0.1";
 const BODY_LIMIT = 64 * 1024; // bytes
 const BODY_WAIT_MS = 10000;
 const TYPES = ["application/json", "text/plain"]; // sendBeacon of a string is text/plain, and so needs no preflight
@@ -169,6 +171,10 @@ function main(argv) {
     wanted = options(argv);
   } catch (error) {
     console.error(`rum: ${error.message}`);
+    process.exit(2);
+  }
+  if (net.isIPv4(HOST) === false) {
+    console.error(`rum: MBP_LISTEN: ${HOST} is not an IPv4 address`);
     process.exit(2);
   }
   const edges = JSON.parse(fs.readFileSync(path.join(__dirname, "inp_edges.json"), "utf-8"));

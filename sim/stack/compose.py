@@ -1,0 +1,314 @@
+"""The kind of stack that is a Docker Compose project, driven through the Compose command line, never its socket.
+
+Nothing of it is a child of the supervisor, so nothing goes when the supervisor is killed. Hence a note in the stack's
+folder (``compose.json``) is written before the first container is made and removed after the last is gone; while it is
+there, whoever takes the stack down (`clear`) ends the project by its name, with or without supervisor and state file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sim.stack import children
+from sim.stack.child import ending, tail
+from sim.stack.errors import StackError
+from sim.stack.kinds import Desk, PortTaken
+from sim.stack.processes import read_result
+from sim.stack.refs import Refs, render
+from sim.stack.spec import ComposeSpec, Once, compose_files, extra_files
+from sim.stack.state import Home, Phase, ProcessRecord, ProcessState
+
+NOTE = "compose.json"
+#: Further Compose files, laid over the stack file's own: ``SIM_COMPOSE_FILES=docker-compose.offline.yml``.
+EXTRA_FILES = "SIM_COMPOSE_FILES"
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+_TICK_S = 0.1
+_LOOK_EVERY_S = 4.0
+_LOOK_S = 20.0
+_DOWN_S = 150.0
+_LOGS_S = 20.0
+_DOWN_TRIES = 3
+_LINES = "400"
+_TAKEN = ("port is already allocated", "address already in use", "Ports are not available")
+_STATES: dict[str, ProcessState] = {
+    "created": "starting",
+    "running": "ready",
+    "paused": "ready",
+    "restarting": "restarting",
+    "removing": "ended",
+    "exited": "dead",
+    "dead": "dead",
+}
+
+
+def project(name: str, instance: str) -> str:
+    """Return what the Compose project of one start is called. No two starts share one: what an engine could not remove
+    of an earlier start (a volume with a past in it) must never be found by a later one.
+    """
+    return f"sim-{name}-{instance[:8]}"
+
+
+def held(home: Home) -> bool:
+    """Say whether containers of this stack may be there."""
+    return (home.folder / NOTE).exists()
+
+
+def clear(home: Home) -> None:
+    """Remove every container, network and volume of the project, and read back that none is left.
+
+    Raises `StackError`, and leaves the note, when that cannot be done or seen. Nothing to do where there is no note.
+    """
+    note = home.folder / NOTE
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        command, engine, name = [str(word) for word in noted["command"]], str(noted["engine"]), str(noted["project"])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StackError(f"{note} cannot be read ({error}); end its containers by hand, then remove it") from error
+    base = [*command, "--project-name", name]
+    environment = {**os.environ, "DOCKER_HOST": engine}
+    until = time.monotonic() + _DOWN_S
+    for _ in range(_DOWN_TRIES):  # an engine that is out of breath says no, and has done it a moment later
+        down = _call([*base, "down", "--volumes", "--remove-orphans", "--timeout", "5"], environment, _DOWN_S)
+        left = _call([*base, "ps", "--all", "--quiet"], environment, _LOOK_S)
+        if not down.returncode or time.monotonic() > until:
+            break
+    said = "\n".join((down.stderr or left.stderr).strip().splitlines()[-3:])
+    if left.returncode or left.stdout.strip():
+        by_hand = f"docker compose --project-name {name} down --volumes"
+        raise StackError(f"the containers of the stack {home.name!r} could not be removed; by hand: {by_hand}:\n{said}")
+    note.unlink(missing_ok=True)
+    if down.returncode:  # no container is left, and no later start will meet what is
+        print(f"the engine kept something of {name}:\n{said}", file=sys.stderr, flush=True)
+
+
+def _call(command: Sequence[str], environment: Mapping[str, str], within_s: float) -> subprocess.CompletedProcess[str]:
+    # In the root folder: Compose would take the file of the folder it stands in, or of one above, for its own.
+    try:
+        return subprocess.run(
+            list(command), env=dict(environment), cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=within_s, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(list(command), 124, "", f"no answer within {within_s:g} s")
+    except OSError as error:
+        return subprocess.CompletedProcess(list(command), 127, "", f"{command[0]}: {error.strerror}")
+
+
+class Compose:
+    """One Compose project. Only `stop` blocks for long."""
+
+    def __init__(self, spec: ComposeSpec, desk: Desk) -> None:
+        self._spec, self._desk = spec, desk
+        self._engine = os.environ.get("DOCKER_HOST") or _DEFAULT_ENGINE
+        self._project = project(desk.home.name, desk.instance)
+        self._command: list[str] = []
+        self._base: list[str] = []
+        self._env: dict[str, str] = {}
+        self._refs: Refs | None = None
+        self._records: dict[str, ProcessRecord] = {}
+        self._look: subprocess.Popen[bytes] | None = None
+        self._looked_at = 0.0
+
+    @property
+    def stop_s(self) -> float:
+        """How long `stop` may take at most, seconds."""
+        return self._spec.stop_timeout + _DOWN_S + _LOOK_S + _LOGS_S
+
+    def references(self) -> Mapping[str, str]:
+        """Return the engine's address and the project's name."""
+        return {"engine": self._engine, "project": self._project}
+
+    def prepare(self, refs: Refs, env: Mapping[str, str], stack_file: Path) -> None:
+        """Find Compose, write the configuration as the containers are to see it, and note that they may be there."""
+        home = self._desk.home
+        inside = Refs(
+            refs.folder, refs.instance, refs.ports, refs.secrets, refs.tool, {**refs.exports, **self._spec.inside},
+            refs.compose,
+        )  # fmt: skip
+        render(self._spec.render, inside, self._desk.source)
+        _open_up(refs.folder)
+        self._refs, self._env = refs, dict(env)
+        self._command = self._find()
+        files = compose_files(self._spec, stack_file, extra_files(os.environ.get(EXTRA_FILES, ""), stack_file.parent))
+        for each in files:
+            if not each.is_file():
+                raise StackError(f"{self._desk.source}: no Compose file {each}")
+        self._base = [*self._command, "--ansi", "never", "--project-name", self._project]
+        self._base += ["--project-directory", str(stack_file.parent)]
+        self._base += [word for each in files for word in ("--file", str(each))]
+        note = {"command": self._command, "engine": self._engine, "project": self._project}
+        (home.folder / NOTE).write_text(json.dumps(note), encoding="utf-8")
+
+    def _find(self) -> list[str]:
+        try:
+            return [self._desk.tool("docker-compose")]
+        except StackError as alone:
+            try:
+                return [self._desk.tool("docker"), "compose"]
+            except StackError as plugin:
+                raise StackError(f"this stack needs Docker Compose 2: {plugin}\n{alone}") from plugin
+
+    def _environment(self) -> dict[str, str]:
+        assert self._refs is not None, "prepare comes first"
+        ports = {f"SIM_PORT_{name.upper()}": str(port) for name, port in self._refs.ports.items()}
+        own = {"SIM_STACK_DIR": str(self._refs.folder), "SIM_STACK": self._desk.home.name}
+        own |= {"SIM_INSTANCE": self._desk.instance, "DOCKER_HOST": self._engine}
+        return {**os.environ, **self._env, **own, **ports}
+
+    def start(self) -> None:
+        """Have Compose start every service, wait for what comes first, run each once. Raises `PortTaken`."""
+        assert self._refs is not None, "prepare comes first"
+        log = self._desk.home.logs / "compose.log"
+        with log.open("ab") as out:
+            starting = subprocess.Popen(
+                [*self._base, "--progress", "plain", "up", "--detach", "--remove-orphans", "--no-build"],
+                env=self._environment(), cwd=self._refs.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+        try:
+            while starting.poll() is None:
+                self._desk.check_deadline("Compose is still starting it", f"; its log ({log}) ends:\n{tail(log)}")
+                self._desk.tick(_TICK_S)
+        finally:
+            _end(starting)
+        if starting.returncode:
+            text = tail(log)
+            if any(words in text for words in _TAKEN):
+                raise PortTaken("a port was taken by somebody else")
+            hint = f"\n  {self._spec.hint}" if self._spec.hint else ""
+            raise StackError(f"Compose {ending(starting.returncode)}; its log ({log}) ends:\n{text}{hint}")
+        self._desk.say("every container was started")
+        self._desk.pass_gates(self._spec.first, self._refs)
+        for name, part in self._spec.once.items():
+            self._run_once(name, part, self._refs)
+
+    def _run_once(self, name: str, part: Once, refs: Refs) -> None:
+        child = children.make(name, part, refs, self._env, self._desk.home, self._desk.source)
+        deadline = time.monotonic() + child.timeout_s
+        child.start(time.monotonic())
+        try:
+            while not child.ended():
+                if time.monotonic() > deadline:
+                    late = f"{name} was not done within {child.timeout_s:g} s; its log ({child.log}) ends:\n"
+                    raise StackError(late + tail(child.log))
+                self._desk.check_deadline(f"not done: {name}")
+                self._desk.tick(_TICK_S)
+        finally:
+            child.reap()
+        if child.exit_code != 0:
+            raise StackError(f"{name} {ending(child.exit_code)}; its log ({child.log}) ends:\n{tail(child.log)}")
+        self._desk.took(read_result(name, part, self._desk.home))
+        self._desk.say(f"{name} done")
+
+    def watch(self) -> None:
+        """Raise `StackError` when a container has ended and its restart policy has given it up."""
+        self._take_a_look()
+        dead = sorted(name for name, record in self._records.items() if record.state == "dead")
+        if dead:
+            log = self._desk.home.logs / f"{dead[0]}.log"
+            self._keep_logs(log, dead[0])
+            how = ending(self._records[dead[0]].exit_code)
+            raise StackError(f"{dead[0]} {how} during the start; its log ({log}) ends:\n{tail(log)}")
+
+    def mind(self) -> Phase:
+        """Look at the containers, now and then. Restarting them is their engine's business, by their own policy."""
+        self._take_a_look()
+        states = {record.state for record in self._records.values()}
+        return "degraded" if "dead" in states else "recovering" if states - {"ready"} else "ready"
+
+    def _take_a_look(self) -> None:
+        """Ask Compose how the containers are, without waiting: what is known is what the last answer said."""
+        answer = self._desk.home.work / "ps.json"
+        now = time.monotonic()
+        if self._look is None:
+            if now - self._looked_at >= _LOOK_EVERY_S:
+                self._looked_at = now
+                with answer.open("wb") as out:
+                    self._look = subprocess.Popen(
+                        [*self._base, "ps", "--all", "--format", "json"], env=self._environment(),
+                        cwd=self._desk.home.work, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL,
+                    )  # fmt: skip
+        elif self._look.poll() is not None:
+            if self._look.returncode == 0:
+                self._note(parse(answer.read_text(encoding="utf-8", errors="replace")))
+            self._look = None
+        elif now - self._looked_at > _LOOK_S:
+            _end(self._look)
+            self._look = None
+
+    def _note(self, seen: dict[str, ProcessRecord]) -> None:
+        for name in seen.keys() | self._records.keys():
+            before, after = self._records.get(name), seen.get(name, ProcessRecord(state="dead"))
+            if before is not None and before.state != after.state:
+                self._desk.say(
+                    f"{name} is {after.state}" + ("" if after.exit_code is None else f" ({after.exit_code})")
+                )
+        gone = {name: ProcessRecord(state="dead") for name in self._records.keys() - seen.keys()}
+        if {**gone, **seen} != self._records:
+            self._records = {**gone, **seen}
+            self._desk.touched()
+
+    def stop(self) -> None:
+        """Keep the end of what the containers said, and remove them with all they have."""
+        if self._look is not None:
+            _end(self._look)
+            self._look = None
+        if not held(self._desk.home):
+            return
+        if self._base:
+            self._keep_logs(self._desk.home.logs / "containers.log")
+        try:
+            clear(self._desk.home)
+        except StackError as error:
+            self._desk.say(str(error))
+        self._records = {name: ProcessRecord(state="ended") for name in self._records}
+
+    def _keep_logs(self, log: Path, *services: str) -> None:
+        command = [*self._base, "logs", "--no-color", "--timestamps", "--tail", _LINES, *services]
+        said = _call(command, self._environment(), _LOGS_S)
+        log.write_text(said.stdout or said.stderr, encoding="utf-8")
+
+    def records(self) -> dict[str, ProcessRecord]:
+        """Return how each service is; a container is no process of ours, so none has a pid."""
+        return dict(self._records)
+
+
+def parse(text: str) -> dict[str, ProcessRecord]:
+    """Return how each service is from what ``compose ps --format json`` says: an object a line, or one list."""
+    found: list[Any] = []
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+    except ValueError:
+        return {}
+    records = {}
+    for each in found:
+        state = _STATES.get(str(each.get("State", "")).lower(), "dead")
+        code = each.get("ExitCode")
+        ended = state == "dead" and isinstance(code, int)
+        records[str(each.get("Service", "?"))] = ProcessRecord(state=state, exit_code=code if ended else None)
+    return records
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Have a Compose that still runs end, politely first: it lets go of what it is at."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _open_up(folder: Path) -> None:
+    """Let every user read the files of a start: the containers' own do. The folder above stays closed to the others."""
+    for each in folder.rglob("*"):
+        each.chmod(0o755 if each.is_dir() else 0o644)
