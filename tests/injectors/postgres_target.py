@@ -150,7 +150,8 @@ def table(server):
 class Consumer:
     """Reads the slot `feed`; when its connection breaks it comes back, if it `may`; `refused` is what it was told."""
 
-    def __init__(self, server):
+    def __init__(self, server, url=None):
+        self.url = url or server.url
         self.server, self.may, self.stop = server, threading.Event(), threading.Event()
         self.refused = []
         self.streaming = threading.Event()
@@ -164,9 +165,7 @@ class Consumer:
         while not self.stop.is_set():
             self.may.wait()
             with contextlib.suppress(psycopg2.OperationalError):
-                db = psycopg2.connect(
-                    self.server.url, connection_factory=LogicalReplicationConnection, connect_timeout=3
-                )
+                db = psycopg2.connect(self.url, connection_factory=LogicalReplicationConnection, connect_timeout=3)
                 try:
                     with contextlib.closing(db.cursor()) as cursor:
                         self._read(db, cursor)
@@ -182,6 +181,7 @@ class Consumer:
         self.streaming.set()
         while not self.stop.is_set():
             if cursor.read_message() is None:
+                cursor.send_feedback(flush_lsn=cursor.wal_end, force=True)
                 select.select([db], [], [], 0.05)
 
     def end(self):
@@ -198,9 +198,9 @@ class Consumer:
 
 
 @contextlib.contextmanager
-def consumer(server):
-    """Have a slot `feed` with a consumer that streams from it, as the server sees it."""
-    made = Consumer(server)
+def consumer(server, url=None):
+    """Have a slot `feed` with a consumer that streams from it, as the server sees it; `url` is another way to it."""
+    made = Consumer(server, url)
     try:
         query = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"
         for _ in range(500):

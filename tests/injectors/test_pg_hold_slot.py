@@ -65,8 +65,8 @@ def test_the_consumer_is_told_that_its_slot_is_active_and_finds_its_place_again(
     receipt = json.loads(json.dumps(before.receipt))
     with postgres_target.table(server):
         server.rows("INSERT INTO hot SELECT generate_series(1, 5000)")
-        place = confirmed(server)
         asyncio.run(injector.apply(site, receipt))
+        place = confirmed(server)
         seen = [asyncio.run(injector.effective(site, receipt)), asyncio.run(injector.gone(site, receipt))]
         asyncio.run(injector.renew(site, receipt))
         for _ in range(500):
