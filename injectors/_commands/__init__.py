@@ -1,0 +1,1 @@
+"""Verbs of `sim` that this room brings, one module a verb."""
