@@ -106,11 +106,13 @@ def bites(expect: Mapping[str, Any], seen: Look, before: Look) -> bool | None:
     what = expect.get("what")
     if what == "refused":
         return bool(seen["end"] == "refused")
-    if what == "reset":
-        return seen["end"] in ("reset", "closed") and not as_before(seen, before)
     answered = _number(before["bytes"]) > 0
+    if what == "reset" and seen["end"] in ("reset", "closed") and not as_before(seen, before):
+        return True
     if not answered or what is None:
         return None
+    if what == "reset":
+        return False  # a real server resets with the first data only: a link that is asked nothing may stay open
     if what == "silence":
         return bool(seen["first_byte_ms"] is None and seen["end"] not in ("refused", "unanswered"))
     if what == "late":

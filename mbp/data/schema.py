@@ -57,7 +57,10 @@ CREATE TABLE wh.quarantine (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, 
     row jsonb NOT NULL, error text NOT NULL);
 """  # noqa: S608 - our own table names
 
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+#: The history of one market is read by it, newest first.
+_BY_MARKET = "CREATE INDEX mbp_quotes_by_market ON mbp_quotes (market, id);"
+
+MIGRATIONS: tuple[str, ...] = (_FIRST, _BY_MARKET)
 
 
 class SlotLost(Exception):

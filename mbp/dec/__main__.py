@@ -1,4 +1,4 @@
-"""`python -m mbp.dec --port N --release stable|candidate --engine URL`: run one release of the decision API."""
+"""`python -m mbp.dec --port N --release R --engine URL [--postgres URL]`: run one release of the decision API."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=port_number, required=True)
     parser.add_argument("--release", choices=("stable", "candidate"), required=True)
     parser.add_argument("--engine", type=http_url, required=True, help="base URL of the engine")
+    parser.add_argument("--postgres", help="postgresql://USER@HOST:PORT/DATABASE of the price history")
     args = parser.parse_args(argv)
     try:
         faults_on = switch_is_on("SIM_FAULTS")
         token = read_token(os.environ.get("MBP_FAULT_TOKEN_FILE"), "MBP_FAULT_TOKEN_FILE") if faults_on else None
         tracing = Tracing.of_process("dec", args.release)
-        return run(build(args.release, EngineClient(args.engine), token=token, tracing=tracing), args.port)
+        engine = EngineClient(args.engine)
+        app = build(args.release, engine, token=token, tracing=tracing, postgres=args.postgres)
+        return run(app, args.port)
     except (StartRefused, OSError) as error:
         print(f"dec: {error}", file=sys.stderr)
         return 2

@@ -13,8 +13,8 @@ from urllib.parse import quote as quoted
 from fastapi import FastAPI, Header, Path, Request, Response
 from starlette.middleware import Middleware
 
-from mbp._asgi import ApiError, create_app
-from mbp._faults import Door, fault_router, sweep_forever
+from mbp._asgi import ApiError, Lifespan, create_app
+from mbp._faults import Door, Faults, fault_router, sweep_forever
 from mbp._routes import Key
 from mbp._trace import Traced, Tracing
 from mbp._wire import (
@@ -34,8 +34,10 @@ from mbp._wire import (
     Wire,
 )
 from mbp.dec.capacity import RELEASES, Capacity, Limits
+from mbp.dec.database import Database
 from mbp.dec.engine_client import EngineClient
 from mbp.dec.faults import Mutated, export, fault_points
+from mbp.dec.history import add_history
 from mbp.dec.mode import is_degraded, is_shadow, refuse_degraded
 from mbp.dec.profile import add_profile
 from mbp.dec.quotes import QuoteCache, Quotes
@@ -88,12 +90,17 @@ def build(
     wall: Callable[[], float] = time.time,
     token: str | None = None,
     tracing: Tracing | None = None,
+    postgres: str | None = None,
 ) -> FastAPI:
-    """Return the app of one release; ``limits`` are those of the release unless given, no ``token`` shuts the door."""
+    """Return the app of one release; ``limits`` are those of the release unless given, no ``token`` shuts the door.
+
+    ``postgres`` is where the history of prices is read; without it that route says that there is no database.
+    """
     tracing = tracing or Tracing("dec")
     capacity = Capacity(limits or RELEASES[release], clock)
     telemetry = Telemetry(release, capacity)
     quotes = Quotes(QuoteCache(clock), release, telemetry.registry)
+    database = Database(postgres, release, telemetry.registry, clock)
     faults = fault_points(monotonic=clock, wall=wall)
 
     async def health() -> str | None:
@@ -103,23 +110,11 @@ def build(
             return error.detail
         return None if answer.status == 200 else "the engine is not healthy"
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await engine.open()
-        sweep = asyncio.create_task(sweep_forever(faults))
-        try:
-            yield
-        finally:
-            sweep.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweep
-            await engine.close()
-
     app = create_app(
         "dec",
         registry=telemetry.registry,
         health=health,
-        lifespan=lifespan,
+        lifespan=_life(engine, database, faults),
         title="mbp.v1",
         version="1.0.0",
         openapi_url="/openapi.json",
@@ -136,9 +131,29 @@ def build(
         export(faults, telemetry.registry)
     _add_trading(app, engine, quotes)
     _add_markets(app, engine, quotes)
+    add_history(app, database)
     add_resolution(app, engine, quotes, _passed, ERRORS)
     add_profile(app)
     return app
+
+
+def _life(engine: EngineClient, database: Database, faults: Faults) -> Lifespan:
+    """Return what opens and closes with the app: the engine's connections, the leases, the database's threads."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.open()
+        sweep = asyncio.create_task(sweep_forever(faults))
+        try:
+            yield
+        finally:
+            sweep.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweep
+            await engine.close()
+            await database.close()
+
+    return lifespan
 
 
 def _span_name(_: str, path: str) -> str | None:

@@ -16,7 +16,7 @@ from mbp.dec.mode import MODE, mode_of, shadowed
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-_OF_MARKET = ("", "/liquidity", "/resolution", "/resolution/finish")
+_OF_MARKET = ("", "/liquidity", "/resolution", "/resolution/finish", "/history")
 ROUTES = ("/v1/quotes", "/v1/swaps", "/v1/markets", *(f"/v1/markets/{{id}}{end}" for end in _OF_MARKET), "other")
 CLASSES = ("2xx", "4xx", "429", "5xx")
 _MARKET = re.compile(rf"/v1/markets/[^/]+({'|'.join(_OF_MARKET)})")

@@ -1,4 +1,5 @@
 """The resident trickle: two swaps and two quotes a second in one market, for ever, so that no series is ever still.
+Every twelfth quote is a look at the history of prices instead.
 
 The swaps go round: buy YES, sell what was bought, buy NO, sell what was bought. The pool stays where it is (fees are
 outside it). One request of a kind is in flight at most, each has a time limit, and a failing API is asked ever less
@@ -28,6 +29,8 @@ AMOUNT = "10"
 EVERY_S = 0.5
 SLOWEST_S = 5.0
 SIDES = ("yes", "no")
+#: Every so many turns of the quotes one is a look at the history: 1 in 24 requests, which a p95 does not see.
+HISTORY_EACH = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class Api(Protocol):
     async def post(self, path: str, body: dict[str, str], key: str | None = None) -> Reply:
         """POST a body and return the reply."""
 
+    async def get(self, path: str) -> Reply:
+        """GET a path and return the reply."""
+
 
 class HttpApi:
     """Asks over HTTP with a time limit; a context manager that owns its connections."""
@@ -78,11 +84,17 @@ class HttpApi:
 
     async def post(self, path: str, body: dict[str, str], key: str | None = None) -> Reply:
         """POST a body and return the reply."""
+        return await self._ask("POST", path, body, {"Idempotency-Key": key} if key is not None else None)
+
+    async def get(self, path: str) -> Reply:
+        """GET a path and return the reply."""
+        return await self._ask("GET", path, None, None)
+
+    async def _ask(self, method: str, path: str, body: object, headers: dict[str, str] | None) -> Reply:
         if self._session is None:
             raise RuntimeError("the client is not open")
-        headers = {"Idempotency-Key": key} if key is not None else None
         try:
-            async with self._session.post(self._base + path, json=body, headers=headers) as answer:
+            async with self._session.request(method, self._base + path, json=body, headers=headers) as answer:
                 raw = await answer.read() if (answer.content_length or 0) <= 65_536 else b""
                 return Reply(answer.status, _object(raw))
         except (TimeoutError, aiohttp.ClientError):
@@ -110,6 +122,7 @@ class Trickle:
         """Trickle into ``api``; ``clock`` is monotonic seconds, ``sleep`` goes with it."""
         self._api, self._sleep, self._clock = api, sleep, clock
         self._opened = False
+        self._looks = 0  # turns of the quotes
         self._turn = 0  # 0 and 2 buy, 1 and 3 sell; yes first, then no
         self._held = ""  # shares bought and not yet sold
         self._pending: str | None = None  # key of a swap without a clear answer
@@ -146,7 +159,10 @@ class Trickle:
         return "ok" if exists else reply.outcome
 
     async def quote(self) -> Outcome:
-        """Ask for one quote."""
+        """Ask for one quote, or, at some turns, for the newest of the history."""
+        self._looks += 1
+        if self._looks % HISTORY_EACH == 0:
+            return (await self._api.get(f"/v1/markets/{MARKET}/history?limit=20")).outcome
         side = SIDES[self._turn // 2]
         reply = await self._api.post("/v1/quotes", {"market": MARKET, "side": side, "amount": AMOUNT})
         self._look(reply)

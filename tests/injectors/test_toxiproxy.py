@@ -370,7 +370,7 @@ def test_what_a_look_shows(expect, seen, shown):
     assert looking.bites(expect, seen, BEFORE) is shown
 
 
-@pytest.mark.parametrize("what", ["late", "silence", "slow", "late_close", "short"])
+@pytest.mark.parametrize("what", ["late", "silence", "slow", "late_close", "short", "reset"])
 def test_a_link_that_answers_nothing_shows_little(what):
     """Without an answer from before the fault none of these can be seen."""
     assert looking.bites({"what": what, "ms": 9, "kb_s": 9, "bytes": 9}, SILENT, SILENT) is None

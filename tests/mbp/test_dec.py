@@ -188,6 +188,7 @@ def test_the_committed_contract_is_the_one_served(dec):
     assert sorted(served["paths"]) == [
         "/v1/markets",
         "/v1/markets/{market}",
+        "/v1/markets/{market}/history",
         "/v1/markets/{market}/liquidity",
         "/v1/markets/{market}/resolution",
         "/v1/markets/{market}/resolution/finish",
@@ -203,6 +204,7 @@ def test_the_committed_contract_is_the_one_served(dec):
         ("/v1/markets", "/v1/markets"),
         ("/v1/markets/x", "/v1/markets/{id}"),
         ("/v1/markets/x/liquidity", "/v1/markets/{id}/liquidity"),
+        ("/v1/markets/x/history", "/v1/markets/{id}/history"),
         ("/v1/markets/x/y", "other"),
         ("/v1/markets/", "other"),
         ("/v1/anything", "other"),

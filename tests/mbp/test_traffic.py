@@ -22,6 +22,10 @@ class Api:
     def __init__(self, dec):
         self.dec, self.instead, self.asked = dec, None, []
 
+    async def get(self, path):
+        self.asked.append((path, None, None))
+        return self.instead or Reply(200)
+
     async def post(self, path, body, key=None):
         self.asked.append((path, body, key))
         if self.instead is not None:
