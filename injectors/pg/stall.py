@@ -27,7 +27,8 @@ STREAMS = ("upstream", "downstream")
 BACK_S = 4.0
 
 _HEARD = """
-SELECT s.wal_status, s.active_pid, extract(epoch FROM clock_timestamp() - coalesce(r.reply_time, r.backend_start))::float8,
+SELECT s.wal_status, s.active_pid,
+    extract(epoch FROM clock_timestamp() - coalesce(r.reply_time, r.backend_start))::float8,
     (pg_current_wal_lsn() - '0/0')::bigint, (s.confirmed_flush_lsn - '0/0')::bigint, s.slot_type
 FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid WHERE s.slot_name = %s
 """
