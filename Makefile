@@ -19,7 +19,8 @@ run: setup ## install, fetch the real tools, and run one exercise (EXERCISE=name
 test: venv-dev ## everything that must hold: lint, types, fast tests with coverage gates, bounded live tests
 	$(BIN)/sim setup
 	$(MAKE) --no-print-directory check
-	scripts/engine.sh run -- $(PYTEST) tests/live -m "not slow"
+	scripts/engine.sh run -- $(PYTEST) tests/live -m "not slow and not alone" -n 3 --dist loadfile
+	$(PYTEST) tests/live -m "not slow and alone"
 
 check: venv-dev ## lint, types and the fast tests with their coverage gates; needs no real tool
 	$(BIN)/ruff check .
@@ -32,7 +33,8 @@ check: venv-dev ## lint, types and the fast tests with their coverage gates; nee
 live: venv-dev ## every live test, also those that take minutes; with Go also on Prometheus 3; as root it brings Docker
 	$(BIN)/sim setup
 	-scripts/tools3.sh
-	scripts/engine.sh run --install -- $(PYTEST) tests/live
+	scripts/engine.sh run --install -- $(PYTEST) tests/live -m "not alone" -n 3 --dist loadfile
+	$(PYTEST) tests/live -m alone
 
 load: venv-dev ## 120 requests a second on the local stack for ten minutes (LOAD_SECONDS=60: one minute)
 	$(BIN)/sim setup

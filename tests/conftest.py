@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker that `make live` runs and `make test` does not; keep locks and levers to this test run."""
+    """Register the markers of live tests; keep locks and levers to this test run."""
     settings.register_profile("sim", deadline=None)  # a busy machine is no counter-example
     settings.load_profile("sim")
     machine = tempfile.TemporaryDirectory(prefix="sim-tests-")
@@ -23,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(machine.cleanup)
     config.addinivalue_line(
         "markers", "slow: a live test that takes minutes; `make live` runs it, `make test` does not"
+    )
+    config.addinivalue_line(
+        "markers", "alone: a live test that measures load or a page, and needs the machine for itself"
     )
 
 

@@ -174,7 +174,11 @@ def _shuffled(folder: Path, drills: list[str]) -> tuple[int, dict[str, Result]]:
 
 
 def _parameters() -> list[Any]:
-    return [pytest.param(name, marks=[pytest.mark.slow] if case.slow else []) for name, case in CASES.items()]
+    marks = {"slow": pytest.mark.slow, "alone": pytest.mark.alone}
+    return [
+        pytest.param(name, marks=[mark for key, mark in marks.items() if getattr(case, key)])
+        for name, case in CASES.items()
+    ]
 
 
 @pytest.mark.timeout(3600)

@@ -26,7 +26,7 @@ from sim.secret import Secrets
 from sim.target import Door
 from tests.live import load
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 BASE_S = 0.02
 

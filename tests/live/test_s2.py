@@ -17,7 +17,7 @@ from tests.conftest import ROOT, missing, tool
 from tests.live.chains import Bench
 from tests.live.links import EXPECTED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(7200)]
 
 #: What all seven together may take over what is expected of them. The one place where time is judged.
 SLACK = 1.3
