@@ -57,14 +57,15 @@ def command(
     an address that cannot be used, 4 where an address is taken.
     """
     from injectors._proxy import config as files
-    from injectors._proxy.serve import serve
 
     proxies: list[Any] = files.load(config) if config is not None else []
     proxies += [files.given(text) for text in given]
     files.check(proxies, "proxies" if config is None else str(config))
-    runner = _runner(uvloop)
-    with runner:
-        runner.run(serve(listen, proxies, seed=seed, dial_s=dial_s, token=_token(token_file), ready=_ready, tell=_tell))
+    token = _token(token_file)
+    from injectors._proxy.serve import serve  # an HTTP server: loaded when all else is right
+
+    with _runner(uvloop) as runner:
+        runner.run(serve(listen, proxies, seed=seed, dial_s=dial_s, token=token, ready=_ready, tell=_tell))
 
 
 def _runner(uvloop: bool) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
@@ -184,6 +185,8 @@ class Direction:
         while self._queue and not self._blocked and self._queue[0].moments[-1] <= now + NEAR:
             if pieces >= TURN_PIECES or size >= TURN_BYTES:
                 break  # the timer below is due at once: everybody else first
+            if self.output.is_closing():
+                return  # it broke: `connection_lost` says so next
             item = self._queue.popleft()
             pieces += 1
             if isinstance(item.data, End):
@@ -215,7 +218,8 @@ class Direction:
         output = self.output
         self.discard()
         if how is End.HALF and output is not None and not output.is_closing():
-            output.write_eof()
+            with contextlib.suppress(OSError):  # the peer has just gone: `connection_lost` says so next
+                output.write_eof()
         self._ended(how)
 
     def regulate(self) -> None:

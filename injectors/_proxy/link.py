@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from typing import cast
 
 from injectors._proxy.clock import Clock, Handle
 from injectors._proxy.direction import Direction
@@ -29,9 +30,8 @@ class Side(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport), "TCP only"
-        self.transport = transport
-        self.link.made(self, transport)
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self.link.made(self, self.transport)
 
     def eof_received(self) -> bool:
         """The peer shut down its side: pass that on, and keep the other half."""
