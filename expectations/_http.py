@@ -53,3 +53,8 @@ def number(row: Mapping[str, JSON], key: str, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise CannotLook(f"{what}: expected a whole number at {key!r}, got {value!r:.60}")
     return value
+
+
+def count(number: int, word: str) -> str:
+    """Return `number` of what `word` names, as people say it."""
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import requests
@@ -20,7 +20,7 @@ from expectations._samples import BadQuery, single
 from sim.observation import CannotLook
 from sim.secret import Secrets
 from sim.target import Auth
-from sim.wire import CONNECT_S, MAX_BODY, TOTAL_S, check_url, header, references, tls
+from sim.wire import CONNECT_S, MAX_BODY, TOTAL_S, Failure, check_url, header, references, tls
 
 #: All queries of one look together; a look that takes longer is no look.
 LOOK_S = 5.0
@@ -107,9 +107,10 @@ class Queries:
             if refused.status in (400, 422):
                 raise BadQuery(f"{refused.status} {text}") from refused
             cure = f" ({references(self._auth)})" if refused.status in (401, 403) else ""
-            raise CannotLook(f"{where}: {refused.status} {text}{cure}") from refused
+            kind: Literal["refused", "status"] = "refused" if cure else "status"
+            raise CannotLook(f"{where}: {refused.status} {text}{cure}") from Failure(kind, refused.status)
         except requests.RequestException as error:
-            raise CannotLook(self._secrets.redact(f"{where}: {_why(error)}")) from error
+            raise CannotLook(self._secrets.redact(f"{where}: {_why(error)}")) from Failure("unreachable")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CannotLook(f"{where}: the answer is not one of a Prometheus ({error!r:.100})") from error
         if not isinstance(result, list):

@@ -63,6 +63,24 @@ class SendsCanary(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Remark:
+    """One thing that a close look at a source found: whether it serves, what was seen, and the cure where it is bad."""
+
+    ok: bool
+    text: str
+    cure: str = ""
+
+
+@runtime_checkable
+class LooksClosely(Protocol):
+    """An observer that can say more about its source than that it answers: is there anything in it to see?"""
+
+    async def closely(self) -> Sequence[Remark]:
+        """Look at the source itself, with real calls that change nothing. Raises `CannotLook`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """What an observer is opened with.
 

@@ -17,7 +17,7 @@ from sim.duration import spell
 from sim.expression import Node, Truth
 from sim.expression.pattern import PatternError, compile_pattern
 from sim.fill import NotExported, filled
-from sim.judge.ledger import Now
+from sim.judge.ledger import Ledger, Now
 from sim.observation import CannotLook, SendsCanary
 from sim.secret import SecretMissing
 from sim.target import Action
@@ -101,7 +101,7 @@ class Preflight:
         wanted = self.plan.target.environment
         try:
             where = filled(identity, self.run.around.exports)
-            said, instance = await restore.identity(where.url, where.auth, self.run.around.secrets)
+            said, instance = await restore.identity(where, self.run.around.secrets)
         except (restore.RestoreError, SecretMissing, NotExported, ValueError) as error:
             raise self._refuse("environment", f"the target does not say what it is: {error}") from error
         if said != wanted:
@@ -149,19 +149,11 @@ class Preflight:
 
     # -- nothing is on fire ------------------------------------------------------------------------------------
 
-    def _firing(self) -> dict[str, str]:
-        """Return the alerts that are pending or firing now, by name."""
-        last: dict[tuple[object, str], tuple[str, str]] = {}
-        for alert in self.ledger.alerts:
-            last[(alert.key, alert.source)] = (alert.name, alert.state)
-        burning = [(name, state) for name, state in last.values() if state in ("pending", "firing")]
-        return dict(sorted(burning, key=lambda each: each[1] == "firing"))  # of several of one name firing stays
-
     def _foreign(self) -> None:
         """No alert outside the hook fires: nobody experiments in the middle of an incident."""
         hook = self.plan.hook
         mine = set(hook.alerts if hook else ()) | set(self.plan.target.meta_alerts) | {CANARY}
-        foreign = sorted(name for name, state in self._firing().items() if name not in mine and state == "firing")
+        foreign = sorted(name for name, state in firing(self.ledger).items() if name not in mine and state == "firing")
         allowed = self.run.around.allow_firing
         refused = [name for name in foreign if name not in allowed]
         if refused:
@@ -188,25 +180,15 @@ class Preflight:
     def _loud(self) -> list[str]:
         hook = self.plan.hook
         assert hook is not None
-        loud = [f"{name} is {state}" for name, state in sorted(self._firing().items()) if name in hook.alerts]
+        loud = [f"{name} is {state}" for name, state in sorted(firing(self.ledger).items()) if name in hook.alerts]
         actions = {action.name for action in hook.actions}
         loud += [
             f"{execution.action} is {execution.last}"
             for execution in self.ledger.executions.values()
             if execution.action in actions and execution.last in ("accepted", "started", "retry")
         ]
-        loud += [f"{alert} is silenced ({why})" for alert, why in self._silenced(hook.alerts)]
+        loud += [f"{alert} is silenced ({why})" for alert, why in silenced(self.ledger, hook.alerts)]
         return loud
-
-    def _silenced(self, alerts: Iterable[str]) -> list[tuple[str, str]]:
-        found = []
-        for silence in self.ledger.silences.values():
-            if silence["state"] != "active":
-                continue
-            for name in alerts:
-                if all(_matches(matcher, name) for matcher in silence["matchers"]):
-                    found.append((name, f"silence {silence['id']}"))
-        return found
 
     def still_quiet(self) -> None:
         """Look once more right before the fault: what fires by now would be taken for its doing. Raises `Refused`."""
@@ -302,6 +284,26 @@ class Preflight:
             and message.status == "firing"
             and message.alert.labels.get("run", run) == run
         }
+
+
+def firing(ledger: Ledger) -> dict[str, str]:
+    """Return the alerts that are pending or firing now, by name."""
+    last: dict[tuple[object, str], tuple[str, str]] = {}
+    for alert in ledger.alerts:
+        last[(alert.key, alert.source)] = (alert.name, alert.state)
+    burning = [(name, state) for name, state in last.values() if state in ("pending", "firing")]
+    return dict(sorted(burning, key=lambda each: each[1] == "firing"))  # of several of one name firing stays
+
+
+def silenced(ledger: Ledger, alerts: Iterable[str]) -> list[tuple[str, str]]:
+    """Return which of these alerts a silence holds back now, and which silence."""
+    return [
+        (name, f"silence {silence['id']}")
+        for silence in ledger.silences.values()
+        if silence["state"] == "active"
+        for name in alerts
+        if all(_matches(matcher, name) for matcher in silence["matchers"])
+    ]
 
 
 def _matches(matcher: dict[str, Any], alert: str) -> bool:

@@ -19,8 +19,9 @@ from sim.injection import Say
 from sim.judge.present import Supposed
 from sim.observation import CannotLook, ObserverKind
 from sim.secret import SecretMissing, Secrets
-from sim.target import Auth, Fact, ObserverSpec, Restore
+from sim.target import Auth, Fact, Identity, ObserverSpec, Restore
 from sim.undo import Journal, JournalError
+from sim.walk import walk
 from sim.watching import LOOK_S, MISSES, opening
 
 if TYPE_CHECKING:
@@ -249,10 +250,23 @@ async def send(call: Mapping[str, Any], secrets: Secrets) -> None:
         await client.ask(call["method"], "", json=call.get("json"))
 
 
-async def identity(url: str, auth: Auth | None, secrets: Secrets) -> tuple[str, str]:
-    """Return environment and instance as the live target reports them. Raises `RestoreError`, `SecretMissing`."""
-    async with wire.Client(url, auth, secrets, RestoreError, total_s=5.0) as client:
+async def identity(where: Identity, secrets: Secrets) -> tuple[str, str]:
+    """Return environment and instance as the live target reports them. Raises `RestoreError`, `SecretMissing`.
+
+    Several values at one place are one only when they are the same; no instance is the empty string.
+    """
+    async with wire.Client(where.url, where.auth, secrets, RestoreError, total_s=5.0) as client:
         said = (await client.ask("GET", "")).json
-    if not isinstance(said, dict) or not isinstance(said.get("environment"), str):
-        raise RestoreError(f"GET {url} did not answer with an identity: JSON with environment and instance")
-    return str(said["environment"]), str(said.get("instance") or "")
+    environments = _said(said, where.environment)
+    if not environments:
+        expected = f"JSON with {where.environment} and {where.instance}"
+        raise RestoreError(f"GET {where.url} did not answer with an identity: {expected}")
+    if len(environments) > 1:
+        raise RestoreError(f"GET {where.url} answers for several environments: {', '.join(environments)}")
+    return environments[0], "+".join(_said(said, where.instance))
+
+
+def _said(answer: JSON, path: str) -> list[str]:
+    """Return the different texts at `path`, sorted; a number is its text, and nothing else counts."""
+    found = [value for value in walk(answer, path) if isinstance(value, str | int) and not isinstance(value, bool)]
+    return sorted({text for value in found if (text := str(value))})

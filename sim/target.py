@@ -98,14 +98,15 @@ def _is_address(text: str) -> str:
         raise ValueError(f"not an address: {text!r} (write one of {known}…, or ${{stack.NAME}})")
     if "${" in _STACK_HOLE.sub("", text):
         raise ValueError("only ${stack.NAME} is filled in here")
-    if "@" in urlsplit(text).netloc:
+    parts = urlsplit(text)
+    if "@" in parts.netloc and (scheme != "postgresql" or parts.password is not None):
         raise ValueError("an address carries no user or password: use auth with env:NAME or file:PATH")
     if any(char.isspace() for char in text):
         raise ValueError(f"not an address: {text!r} has a space in it")
     return text
 
 
-#: A `Url`, or where else a fault can go in: ``postgresql://host:port/db``, ``unix:///path``, ``tcp://host:port``,
+#: A `Url`, or where else a fault can go in: ``postgresql://[user@]host:port/db``, ``unix:///path``, ``tcp://host:port``,
 #: ``file:///path``.
 Address = Annotated[str, AfterValidator(_is_address)]
 
@@ -272,10 +273,16 @@ class Restore(Model):
 
 
 class Identity(Model):
-    """Where the live target says what it is: JSON with `environment` and `instance`."""
+    """Where the live target says what it is: JSON, and the places in it of its environment and its instance.
+
+    With ``*`` for each element of a list in a place, all of them must say the same: a source that answers for two
+    environments at once is the identity of neither. That lets any JSON serve, such as a query's answer.
+    """
 
     url: Url
     auth: AnyAuth = None
+    environment: str = Field("environment", min_length=1, description="keys joined by dots, * for each of a list")
+    instance: str = Field("instance", min_length=1, description="keys joined by dots, * for each of a list")
 
 
 class ChainFiles(BaseModel):

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -29,6 +29,20 @@ from sim.target import Auth
 CONNECT_S = 1.0
 TOTAL_S = 2.0
 MAX_BODY = 8 * 1024 * 1024
+
+_ANY_BUT_REFUSED = tuple(status for status in range(100, 600) if status not in (401, 403))
+
+
+class Failure(Exception):
+    """Why a request came to nothing; stands behind (``__cause__``) the error that the caller chose.
+
+    `kind` is ``unreachable`` (no connection, no answer in time), ``refused`` (who asks is not allowed to: 401, 403),
+    ``status`` (another status than was asked for) or ``content`` (not what was asked for: too large, no JSON).
+    """
+
+    def __init__(self, kind: Literal["unreachable", "refused", "status", "content"], status: int = 0) -> None:
+        super().__init__(f"{kind} {status}" if status else kind)
+        self.kind, self.status = kind, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,11 @@ def _no_constant(name: str) -> JSON:
     raise ValueError(f"{name} is not JSON")
 
 
+def _behind(failure: Failure, cause: BaseException) -> Failure:
+    failure.__cause__ = cause
+    return failure
+
+
 class Client:
     """Speaks to one system below `base_url`; use it as an async context manager, in one event loop."""
 
@@ -207,7 +226,15 @@ class Client:
             return Answer(status, strict_json(body), headers)
         except ValueError as error:
             what = f"{status}, but the body is no JSON ({error}): {self._start(body)}"
-            raise self._failure(method, url, what) from error
+            raise self._failure(method, url, what) from _behind(Failure("content", status), error)
+
+    async def knock(self) -> int:
+        """GET the base address and return the status, whatever it is but 401 and 403: somebody is at home.
+
+        Raises the client's own error where nobody answers, or where who asks is not allowed to.
+        """
+        status, _, _ = await self._exchange("GET", self.base_url, None, None, _ANY_BUT_REFUSED)
+        return status
 
     async def text(self, path: str) -> str:
         """GET what is no JSON (metrics, a page) and return it as text. Raises the client's own error."""
@@ -224,12 +251,14 @@ class Client:
                 body = await self._read(response, method, url)
                 status, headers = response.status, dict(response.headers)
         except TimeoutError as error:
-            raise self._failure(method, url, f"no answer within {self._timeout.total:g} s") from error
+            text = f"no answer within {self._timeout.total:g} s"
+            raise self._failure(method, url, text) from _behind(Failure("unreachable"), error)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             what = str(error).replace(" ssl:default", "") or type(error).__name__
-            raise self._failure(method, url, what) from error
+            raise self._failure(method, url, what) from _behind(Failure("unreachable"), error)
         if status not in accept:
-            raise self._failure(method, url, self._refusal(status, body))
+            kind: Literal["refused", "status"] = "refused" if status in (401, 403) else "status"
+            raise self._failure(method, url, self._refusal(status, body)) from Failure(kind, status)
         return status, body, headers
 
     async def _read(self, response: aiohttp.ClientResponse, method: str, url: str) -> bytes:
@@ -238,7 +267,8 @@ class Client:
             body += chunk
             if len(body) > self._max_body:
                 response.close()
-                raise self._failure(method, url, f"the answer is larger than {self._max_body} bytes")
+                text = f"the answer is larger than {self._max_body} bytes"
+                raise self._failure(method, url, text) from Failure("content", response.status)
         return bytes(body)
 
     def _refusal(self, status: int, body: bytes) -> str:

@@ -181,7 +181,7 @@ async def _live_setup(question: ChainQuestion, config: _AnyHttp, missing: list[s
         tree = yaml.load(text(await data("/api/v1/status/config"), "yaml", "/api/v1/status/config"), _LOADER)  # noqa: S506
         scraping = read_scraping(tree if isinstance(tree, dict) else {})
         groups = rows((await data("/api/v1/rules")).get("groups"), "/api/v1/rules")
-        rules, recorded = _loaded(groups)
+        rules, recorded = loaded(groups)
         if not (await data("/api/v1/alertmanagers")).get("activeAlertmanagers"):
             missing.append("Prometheus knows no Alertmanager")
         setup = Setup("live", rules, recorded, scraping, None)
@@ -204,7 +204,7 @@ def _metrics(setup: Setup, alerts: Iterable[str]) -> list[str]:
     return sorted(name for name in found - setup.recorded.keys() if "_" in name or ":" in name)[:40]
 
 
-def _loaded(groups: Iterable[Mapping[str, JSON]]) -> tuple[dict[str, tuple[Rule, ...]], dict[str, Recorded]]:
+def loaded(groups: Iterable[Mapping[str, JSON]]) -> tuple[dict[str, tuple[Rule, ...]], dict[str, Recorded]]:
     """Return the rules that `/api/v1/rules` lists. Raises `CannotLook`."""
     rules: dict[str, tuple[Rule, ...]] = {}
     recorded: dict[str, Recorded] = {}

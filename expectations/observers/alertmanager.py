@@ -14,13 +14,13 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from expectations._episodes import Episode, Episodes
-from expectations._http import HttpConfig, looker, rows, table, text
+from expectations._http import HttpConfig, count, looker, rows, table, text
 from expectations._stamp import epoch
 from sim.event import JSON
-from sim.observation import CannotLook, Observation, ObserverKind, Opening
+from sim.observation import CannotLook, Observation, ObserverKind, Opening, Remark
 from sim.wire import Client
 
-_ALERTS, _SILENCES = "/api/v2/alerts", "/api/v2/silences"
+_ALERTS, _SILENCES, _RECEIVERS = "/api/v2/alerts", "/api/v2/silences", "/api/v2/receivers"
 _ALL = {"active": "true", "silenced": "true", "inhibited": "true", "unprocessed": "true"}
 
 
@@ -45,6 +45,14 @@ class Alertmanager:
         now = {episode.fingerprint: episode for episode in map(_episode, alerts)}
         held = {str(data["id"]): data for data in map(_silence, silences)}
         return [*self._turn_silences(held), *self._episodes.turn(now)]
+
+    async def closely(self) -> Sequence[Remark]:
+        """Say whom it could tell."""
+        listed = rows((await self._client.ask("GET", _RECEIVERS)).json, _RECEIVERS)
+        names = [text(row, "name", _RECEIVERS) for row in listed]
+        if not names:
+            return [Remark(False, "no receiver", "name one in receivers: of its configuration")]
+        return [Remark(True, f"{count(len(names), 'receiver')}: {', '.join(names[:8])}{', …' if names[8:] else ''}")]
 
     def _turn_silences(self, held: Mapping[str, dict[str, JSON]]) -> list[Observation]:
         seen = []

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from expectations._episodes import Changes, Episode, Episodes
-from expectations._http import HttpConfig, looker, rows, table, text
+from expectations._http import HttpConfig, count, looker, rows, table, text
 from expectations._samples import BadQuery, firing_since
 from expectations._stamp import cut, fingerprint, nanoseconds
 from sim.event import JSON
-from sim.observation import CannotLook, Observation, ObserverKind, Opening
+from sim.observation import CannotLook, Observation, ObserverKind, Opening, Remark
 from sim.target import Fact
 from sim.wire import Client
 
@@ -38,6 +38,11 @@ BACK_S = 600.0
 
 _ALERTS = "/api/v1/alerts"
 _RULES = "/api/v1/rules"
+#: What else must be there for a detection: where it is listed, under which key, what it is, and the cure for none.
+_AROUND = (
+    ("/api/v1/targets", "activeTargets", "active target", "see /targets of its web page: is anything scraped, and up?"),
+    ("/api/v1/alertmanagers", "activeAlertmanagers", "Alertmanager", "name one in alerting: of its configuration"),
+)
 
 
 class Config(HttpConfig):
@@ -130,6 +135,28 @@ class Prometheus:
             if twin is None or _precedence(episode) < _precedence(twin):
                 now[episode.fingerprint] = episode
         return [*self._episodes.turn(now), *self._readings(values)]
+
+    async def closely(self) -> Sequence[Remark]:
+        """Say what there is to see: alerting rules, targets that are scraped, an Alertmanager to tell."""
+        groups = rows((await self._data(_RULES)).get("groups"), _RULES)
+        listed = [rule for group in groups for rule in rows(group.get("rules"), _RULES)]
+        alerting = [rule for rule in listed if rule.get("type") == "alerting"]
+        remarks = [
+            Remark(True, count(len(alerting), "alerting rule"))
+            if alerting
+            else Remark(False, "no alerting rule is loaded", "name the rule files in rule_files: of its configuration")
+        ]
+        for path, key, what, cure in _AROUND:
+            answer = await self._client.ask("GET", path, accept=(200, 404))
+            if answer.status == 404:
+                remarks.append(Remark(True, f"does not tell its {what}s"))  # not a Prometheus itself, but like one
+                continue
+            found = rows(table(table(answer.json, path).get("data"), path).get(key), path)
+            up = [row for row in found if row.get("health", "up") == "up"]
+            down = f" ({len(found) - len(up)} more down)" if len(up) < len(found) else ""
+            text = f"{count(len(up), what)}{down}" if up else f"no {what}{down}"
+            remarks.append(Remark(bool(up), text, "" if up else cure))
+        return remarks
 
     def _readings(self, values: Mapping[str, tuple[float | None, str | None]]) -> list[Observation]:
         seen: list[Observation] = []

@@ -1,4 +1,4 @@
-"""``sim doctor``: what was found where."""
+"""``sim doctor``: what was found where, or whether a target can be judged."""
 
 from __future__ import annotations
 
@@ -36,12 +36,23 @@ def line(found: Found | Missing) -> str:
 
 @click.command("doctor")
 @click.option("--tools", "tools_file", type=click.Path(dir_okay=False), help="Tools file; default: compose/tools.yaml.")
+@click.option("--target", metavar="NAME|FILE", help="Examine this target instead, by real calls that change nothing.")
+@click.option("--stack", default="default", show_default=True, help="Which of several stacks of the target.")
 @click.option("--format", "form", type=_FORMATS, default="text", show_default=True)
-def command(tools_file: str | None, form: str) -> None:
-    """Show which tools and folders were found where. Exits 4 when a required tool is not here."""
+def command(tools_file: str | None, target: str | None, stack: str, form: str) -> None:
+    """Show which tools and folders were found where; exits 4 when a required tool is not here.
+
+    With --target: ask everything that the profile names what a run would ask before its fault (who the target is,
+    whether each observer sees, whether the rules are loaded, who is at each door, whether each fault finds something to
+    hit). Exits 4 unless all that its exercises need is seeing, 3 when the profile is invalid. Nothing is changed.
+    """
     from sim import tools
     from sim.places import places
 
+    if target is not None:
+        from sim.cli._health import told
+
+        sys.exit(0 if told(target, stack, form) else 4)
     here = places()
     known = tools.load(file_of(tools_file), here)
     findings = tools.survey(known, here.tools)

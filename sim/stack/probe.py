@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from sim.stack.spec import Gate
+from sim.walk import walk
 
 _MAX_BODY_BYTES = 8 << 20
 _MAX_SHOWN = 5
@@ -60,24 +61,6 @@ def _json(body: bytes) -> Any:
         return json.loads(body)
     except ValueError as error:
         raise NotYet("the answer is not JSON") from error
-
-
-def walk(data: Any, path: str) -> list[Any]:
-    """Return what stands in `data` at `path`: keys and indexes joined by dots, ``*`` for each of a list or mapping."""
-    found = [data]
-    for key in path.split("."):
-        found = [inner for item in found for inner in _step(item, key)]
-    return found
-
-
-def _step(item: Any, key: str) -> list[Any]:
-    if key == "*":
-        return list(item.values()) if isinstance(item, dict) else item if isinstance(item, list) else []
-    if isinstance(item, dict):
-        return [item[key]] if key in item else []
-    if isinstance(item, list) and key.isdecimal():
-        return [item[int(key)]] if int(key) < len(item) else []
-    return []
 
 
 def samples(body: bytes, series: str) -> list[float]:

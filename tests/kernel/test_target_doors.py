@@ -18,6 +18,7 @@ COMMANDS = {"cut": {"start": ["a"], "verify": ["b"], "stop": ["c"], "gone": ["d"
     [
         "http://h:1",
         "postgresql://127.0.0.1:5432/mbp",
+        "postgresql://user@127.0.0.1:5432/mbp",
         "unix:///var/run/docker.sock",
         "tcp://127.0.0.1:2375",
         "file:///run/x.pid",
@@ -48,6 +49,7 @@ def test_commands_open_a_door() -> None:
         ({"url": "ftp://h"}, "not an address"),
         ({"url": "unix://"}, "not an address"),
         ({"url": "postgresql://u:p@h/d"}, "no user or password"),
+        ({"url": "tcp://u@h:1"}, "no user or password"),
         ({"url": "unix:///a b"}, "has a space in it"),
         ({"url": "file:///${tool:x}"}, "only ${stack.NAME} is filled in here"),
         ({"commands": {"cut": {**COMMANDS["cut"], "stop": []}}}, "at least 1 item"),

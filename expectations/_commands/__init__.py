@@ -1,0 +1,1 @@
+"""Verbs of the expectations' room: the first platform file, and a recorder of webhooks."""

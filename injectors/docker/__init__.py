@@ -1,0 +1,1 @@
+"""Faults of containers, by the engine that runs them."""

@@ -1,0 +1,1 @@
+"""Faults at a PostgreSQL server: locks, slots, walsenders, replay."""

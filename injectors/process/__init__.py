@@ -1,0 +1,1 @@
+"""Faults of processes of this machine: stopped, killed."""
