@@ -52,7 +52,7 @@ class Direction:
         self.done = False  #: nothing more will be handed over
         self._closing = False  #: the source has ended: nothing more comes
         self._queue: deque[Item] = deque()
-        self._intake: deque[tuple[float, Data]] = deque()
+        self._intake: deque[tuple[float, Data, int]] = deque()  # arrival, what came, where its rest begins
         self._tails: list[float] = []  # when the last planned piece leaves each stage
         self._sent: list[float] = []  # when the last delivered piece left each stage
         self._blocked = False
@@ -97,25 +97,31 @@ class Direction:
     def _take(self, data: Data) -> None:
         if self._closing:
             return
-        self._intake.append((self._clock.time(), data))
-        self.queued += len(data) if isinstance(data, bytes) else 0
+        now, idle = self._clock.time(), not self._queue
+        self._intake.append((now, data, 0))
+        self.queued += 0 if isinstance(data, End) else len(data)
         if len(self._intake) == 1:
             self._plan()
+        if idle and not self._blocked and self._queue and self._queue[0].moments[-1] <= now:
+            self._deliver()
         self.regulate()
 
     def _plan(self) -> None:
         """Run what has come in through the stages, as much as may wait in pieces."""
         slab = min((size for stage in self.stages if (size := stage.slab())), default=0)
         while self._intake and len(self._queue) < PIECES:
-            arrival, data = self._intake.popleft()
-            if slab and isinstance(data, bytes) and len(data) > slab:
-                self._intake.appendleft((arrival, data[slab:]))
-                data = data[:slab]
-            self.queued -= len(data) if isinstance(data, bytes) else 0
-            self._run(0, Item([arrival], data), self._queue)
+            arrival, data, begin = self._intake.popleft()
+            if not isinstance(data, End):
+                end = begin + slab if slab else len(data)
+                if end < len(data):
+                    self._intake.appendleft((arrival, data, end))
+                if begin or end < len(data):
+                    data = data[begin:end]
+                self.queued -= len(data)
+            self._run(0, Item([arrival], data))
         self._arm()
 
-    def _run(self, first: int, item: Item, into: deque[Item]) -> None:
+    def _run(self, first: int, item: Item) -> None:
         """Run `item`, whose last moment is its entry into stage `first`, through the rest, and queue what comes out."""
         batch = [item]
         for index in range(first, len(self.stages)):
@@ -126,16 +132,15 @@ class Direction:
                     passed.append(Item([*each.moments, leaves], data))
             batch = passed
         for each in batch:
-            into.append(each)
-            self.queued += len(each.data) if isinstance(each.data, bytes) else 0
+            self._queue.append(each)
+            self.queued += 0 if isinstance(each.data, End) else len(each.data)
 
     # -- out -----------------------------------------------------------------------------------------------------
 
     def connected(self, output: asyncio.Transport) -> None:
         """Begin to deliver: the other side is there."""
         self.output = output
-        self._arm()
-        self.regulate()
+        self._deliver()
 
     def pause(self) -> None:
         """The other side does not keep up: deliver no more."""
@@ -223,7 +228,7 @@ class Direction:
             most = BUFFERED
         else:
             most = UNBUFFERED
-        full = len(self._queue) >= PIECES or (self._blocked and not self.stages)
+        full = bool(self._intake) or len(self._queue) >= PIECES or (self._blocked and not self.stages)
         if self._reading:
             if full or self.queued >= most:
                 self._reading = False
@@ -285,12 +290,12 @@ class Direction:
         self._queue = deque(past)
         self._tails = past[-1].moments[1:] if past else list(self._sent)
         for _, item in rest:
-            if isinstance(item.data, bytes):
+            if not isinstance(item.data, End):
                 self.queued -= len(item.data)
                 for stage in self.stages[counted:]:
                     stage.again(len(item.data))
         for entry, item in rest:
-            self._run(index, Item([*item.moments[:index], entry], item.data), self._queue)
+            self._run(index, Item([*item.moments[:index], entry], item.data))
 
     def _settle(self) -> None:
         if not self.done:
