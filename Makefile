@@ -32,6 +32,8 @@ check: venv-dev ## lint, types and the fast tests with their coverage gates; nee
 live: venv-dev ## every live test, also those that take minutes; with Go also on Prometheus 3
 	$(BIN)/sim setup
 	-scripts/tools3.sh
+	-scripts/toxiproxy.sh
+	-scripts/node_client.sh
 	$(PYTEST) tests/live
 
 load: venv-dev ## 120 requests a second on the local stack for ten minutes (LOAD_SECONDS=60: one minute)
