@@ -33,6 +33,8 @@ check: venv-dev ## lint, types and the fast tests with their coverage gates; nee
 live: venv-dev ## every live test, also those that take minutes; with Go also on Prometheus 3; as root it brings Docker
 	$(BIN)/sim setup
 	-scripts/tools3.sh
+	-scripts/toxiproxy.sh
+	-scripts/node_client.sh
 	scripts/engine.sh run --install -- $(PYTEST) tests/live -m "not alone" -n 3 --dist loadfile
 	$(PYTEST) tests/live -m alone
 

@@ -87,7 +87,8 @@ class Injector:
     """A kind of fault.
 
     `params` is the typed signature (a field without default is required); `positional` are the fields that may be
-    given without their name, in order. `doors` are the profile's `doors:` keys it needs. `lease` says whether the
+    given without their name, in order. `doors` are the profile's `doors:` keys it needs, `doors_if` those that it uses
+    where the profile opens them. `lease` says whether the
     target itself drops the fault when nobody renews it; `renew` may be there all the same with `lease` none, for a
     kind of target of which some can hold a lease and some cannot. `signal` is null where the kind of fault knows
     nothing of what the target measures (a cut link, a stopped process). `duration_s` reads the hold time that the
@@ -116,3 +117,4 @@ class Injector:
     held: Callable[[Site, Receipt], Awaitable[Probe]] | None = None
     accompany: Callable[[Site, BaseModel], Company] | None = None
     here: bool = False
+    doors_if: tuple[str, ...] = ()

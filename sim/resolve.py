@@ -160,7 +160,11 @@ class _Resolver:
             if door not in self.target.doors:
                 self._problem(loc, f"{name} needs the door {door!r}, and target {self.target.target} has none")
         fault = Fault(
-            injector=name, text=text, params=params.model_dump(mode="json"), lease=injector.lease, doors=injector.doors
+            injector=name,
+            text=text,
+            params=params.model_dump(mode="json"),
+            lease=injector.lease,
+            doors=(*injector.doors, *(door for door in injector.doors_if if door in self.target.doors)),
         )
         return fault, injector.duration_s(params)
 

@@ -194,9 +194,9 @@ async def answer(reader, writer):
 def quick():
     """Make the looks and the ladder as quick as this machine: what a network needs is not waited for."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"QUIET_S": 0.02, "LONGEST_S": 0.25}.items():
+        for name, value in {"QUIET_S": 0.02, "LONGEST_S": 0.4}.items():
             patch.setattr(looking, name, value)
-        for name, value in {"READ_S": 0.15, "CHANGE_S": 0.15, "ALL_S": 2.0, "RESTART_S": 0.3}.items():
+        for name, value in {"READ_S": 0.3, "CHANGE_S": 0.3, "ALL_S": 4.0, "RESTART_S": 0.5}.items():
             patch.setattr(stop, name, value)
         yield
 

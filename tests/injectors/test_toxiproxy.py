@@ -6,6 +6,7 @@ import asyncio
 import json
 
 import pytest
+from aiohttp import web
 
 from injectors import _toxiproxy_look as looking
 from injectors import _toxiproxy_server as server
@@ -177,6 +178,31 @@ def test_a_refused_apply_says_why():
     assert against(Toxiproxy(), work) == "URL: link db: InjectionError: it is not there any more"
 
 
+def test_a_reaper_is_told_where_the_profile_opens_its_door():
+    """Armed before the fault comes in, renewed with it, let go after it was withdrawn; never where there is no door."""
+    beats = []
+
+    async def heartbeat(request):
+        beats.append((request.method, request.match_info["id"], await request.text()))
+        return web.json_response({}, status=200 if request.method == "PUT" else 204)
+
+    async def work(toxiproxy, url):
+        async with fake_door.serving([web.route("*", "/heartbeat/{id}", heartbeat)]) as there:
+            doors = {"proxy": Door(url=url), "reaper": Door(url=there)}
+            watched = Site("r1-1", "r1", doors, Secrets({}), ttl_s=6.0)
+            receipt = (await prepared(url)).receipt
+            before = list(beats)
+            await latency.apply(watched, receipt)
+            await latency.renew(watched, receipt)
+            await latency.withdraw(watched, receipt)
+        gone = await refused(there, latency.apply(watched, receipt))
+        return before, gone.partition(":")[0], toxiproxy.state()
+
+    assert against(Toxiproxy(), work) == ([], "PUT URL/heartbeat/r1-1", [])
+    assert beats == [("PUT", "r1-1", '{"ttl_s": 6.0}')] * 2 + [("DELETE", "r1-1", "")]
+    assert latency.doors_if == ("reaper",)
+
+
 # -- the ladder ------------------------------------------------------------------------------------------------------
 
 
@@ -208,8 +234,8 @@ def withdrawn(stuck, loosened=None, before=None, owner=None, injector=latency):
     return against(Toxiproxy(), work)
 
 
-HUNG = "DELETE URL/proxies/db/toxics/r1-1: no answer within 0.15 s"
-NO_LIST = "GET URL/proxies: no answer within 0.15 s"
+HUNG = "DELETE URL/proxies/db/toxics/r1-1: no answer within 0.3 s"
+NO_LIST = "GET URL/proxies: no answer within 0.3 s"
 
 
 def test_the_first_rung_is_to_remove_the_toxic():
@@ -232,7 +258,7 @@ def test_a_server_that_lists_nothing_any_more_has_its_link_made_anew():
     assert asked == ["PATCH link", "DELETE link", "POST /proxies"]
     assert did == [
         NO_LIST,
-        "the server lists no proxies within 0.15 s, though it tells its version: it is stuck",
+        "the server lists no proxies within 0.3 s, though it tells its version: it is stuck",
         "link disabled",
         NO_LIST,
         "link deleted",
@@ -245,7 +271,7 @@ def test_a_stranger_s_server_is_not_killed_but_reported():
     """The last rung is for a process of our own stack; elsewhere a human is told what to do."""
     stuck = ["DELETE toxic", "GET /proxies", "PATCH link", "DELETE link"]
     _, did, said, gone = withdrawn(stuck)
-    last = "DELETE URL/proxies/db: no answer within 0.15 s"
+    last = "DELETE URL/proxies/db: no answer within 0.3 s"
     assert said == (f"URL: link db: its server is stuck and is no process of a stack of ours: restart it ({last})")
     assert (did[-1], gone) == (last, False)
 
