@@ -13,7 +13,6 @@ from tests.live import containers
 from tests.live.containers import until
 from tests.live.depot import Depot
 
-
 #: What is judged of a dependency that dies: all that nobody has to write, and the one clause of the exercise.
 MET = ("effect", "detect", "notify:oncall", "expect.1", "only", "recover")
 
