@@ -117,6 +117,7 @@ PROFILE: dict[str, Any] = {
         "oncall": {"kind": "inbox", "url": "${stack.recorder}", "channel": "oncall", "every": "250ms"},
     },
     "facts": {
+        "alert": {"kind": "event", "stage": "detect", "from": "prom"},
         "alert.to": {"kind": "event", "stage": "notify", "from": "oncall"},
         "up": {"kind": "gauge", "from": "prom", "query": 'min(up{job="depot"})', "worse": "down"},
     },
