@@ -66,6 +66,7 @@ elif verb == "logs":
     print("the last words of", words[-1])
 """
 
+PAST = "open('p.json', 'w').write('{\"digest\": \"d\"}')"
 RUNNING = '{"Service": "a", "State": "running", "ExitCode": 0}\n{"Service": "b", "State": "running", "ExitCode": 0}\n'
 
 
@@ -137,7 +138,7 @@ def small(folder: Path, **more: Any) -> Path:
         "inside": {"a": "http://a:80"},
         "env": {"WHO": "7"},
         "render": [{"from": f"{folder}/small.conf", "to": "conf/small.conf"}],
-        "once": {"past": {"command": ["${python}", "-c", "open('p.json', 'w').write('{\"digest\": \"d\"}')"], "result": "p.json"}},
+        "once": {"past": {"command": ["${python}", "-c", PAST], "result": "p.json"}},
     }  # fmt: skip
     file = folder / "small.yaml"
     file.write_text(json.dumps({**written, **more}))
@@ -190,7 +191,7 @@ def test_it_comes_up_by_compose_and_goes_with_its_owner(here: Places, engine: En
 
 
 def test_a_killed_supervisor_leaves_containers_and_down_or_up_ends_them(here: Places, engine: Engine) -> None:
-    """Nothing of a container is a child: the note in the stack's folder says that it may be there. State torn or not."""
+    """Nothing of a container is a child: a note in the stack's folder says that it may be there. State file torn too."""
     first = stack.up(small(here.root), "default", here, owned=False, on_progress=print)
     home = Home(here.stacks / "default")
     kill(home)
@@ -250,14 +251,20 @@ def test_what_is_no_container_does_not_hold_a_stack_up(here: Places, engine: Eng
 @pytest.mark.parametrize(
     ("code", "says", "made", "more", "words"),
     [
-        ("1", "no such image: sim-x", RUNNING, {"hint": "build it"}, ["no such image: sim-x", "build it"]),
-        ("1\n1\n1", "Bind failed: port is already allocated", RUNNING, {}, ["a port was taken by somebody else, 3 times over"]),
-        ("0", "Started", RUNNING.replace("running", "exited", 1), {}, ["a ended with exit code 0 during the start", "last words of a"]),
-        ("0", "Started", RUNNING, {"timeout": "1s"}, ["was not ready within 1 s", "nobody is there"]),
-        ("0", "Started", RUNNING, {"once": {"past": {"command": ["${python}", "-c", "exit(3)"]}}}, ["past ended with exit code 3"]),
-        ("0", "Started", RUNNING, {"files": ["two.yml"]}, ["no Compose file", "two.yml"]),
+        ("1", "no such image: x", RUNNING, {"hint": "build it"}, ["no such image: x", "build it"]),
+        ("1\n1\n1", "port is already allocated", RUNNING, {}, ["taken by somebody else, 3 times over"]),
+        (
+            "0",
+            "",
+            RUNNING.replace("running", "exited", 1),
+            {},
+            ["a ended with exit code 0 during the start", "words of a"],
+        ),
+        ("0", "", RUNNING, {"timeout": "1s"}, ["was not ready within 1 s", "nobody is there"]),
+        ("0", "", RUNNING, {"once": {"p": {"command": ["${python}", "-c", "exit(3)"]}}}, ["p ended with exit code 3"]),
+        ("0", "", RUNNING, {"files": ["two.yml"]}, ["no Compose file", "two.yml"]),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_come_up_says_why_and_leaves_nothing(
     here: Places, engine: Engine, code: str, says: str, made: str, more: dict[str, Any], words: list[str]
 ) -> None:
