@@ -160,7 +160,8 @@ def test_it_comes_up_by_compose_and_goes_with_its_owner(here: Places, engine: En
     (up,) = engine.calls("up")
     assert up["words"] == [
         *("--ansi", "never", "--project-name", name, "--project-directory", str(here.root)),
-        *("--file", str(here.root / "one.yml"), "--progress", "plain", "up", "--detach", "--remove-orphans", "--no-build"),
+        *("--file", str(here.root / "one.yml"), "--progress", "plain"),
+        *("up", "--detach", "--remove-orphans", "--no-build"),
     ]  # fmt: skip
     assert up["env"] == {
         "DOCKER_HOST": "unix:///nowhere.sock",
@@ -191,7 +192,7 @@ def test_it_comes_up_by_compose_and_goes_with_its_owner(here: Places, engine: En
 
 
 def test_a_killed_supervisor_leaves_containers_and_down_or_up_ends_them(here: Places, engine: Engine) -> None:
-    """Nothing of a container is a child: a note in the stack's folder says that it may be there. State file torn too."""
+    """No container is a child: a note in the stack's folder says that it may be there. The state file torn, too."""
     first = stack.up(small(here.root), "default", here, owned=False, on_progress=print)
     home = Home(here.stacks / "default")
     kill(home)
