@@ -252,7 +252,7 @@ def _follow(
     at: Home, instance: str, owner: socket.socket, timeout_s: float, on_progress: Callable[[str], None]
 ) -> State:
     """Tell what the supervisor does until the stack is ready; raise `StackError` when it will not be."""
-    deadline, told = time.monotonic() + timeout_s, 0
+    deadline, told, stopping = time.monotonic() + timeout_s, 0, False
     while True:
         gone = bool(select.select([owner], [], [], _POLL_S)[0])
         state = at.read()
@@ -260,6 +260,8 @@ def _follow(
             for event in state.events[told:]:
                 on_progress(event.what)
             told = len(state.events)
+            if state.phase == "stopping" and not stopping:  # why it failed is said when all is down again
+                stopping, deadline = True, max(deadline, time.monotonic() + state.stop_timeout_s + _GRACE_S)
             if state.phase == "failed":
                 raise StackError(state.error or "the stack failed")
             if state.phase == "ready":
