@@ -1,4 +1,4 @@
-"""Faults of processes with real runners and a real supervisor: killed, restarted, stopped, and let go by who is left."""
+"""Faults of processes with real runners and a real supervisor: killed, restarted, stopped, let go by who is left."""
 
 from __future__ import annotations
 
