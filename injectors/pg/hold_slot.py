@@ -9,6 +9,9 @@ A slot that nobody reads keeps the server's log on its disk. Where `max_slot_wal
 fill; where it is limited the slot would be invalidated, and the consumer would lose data for good. So the fault has a
 limit of its own, `at_most`: it refuses to begin above it, or where the server's comes first, and lets go when it is
 reached.
+
+The door is the server itself, never a pooler: ``postgresql://user@host:port/database``, a password by reference
+(``auth: {basic: {user: …, password: env:NAME}}``).
 """
 
 from __future__ import annotations

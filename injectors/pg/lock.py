@@ -2,6 +2,9 @@
 
 ``LOCK TABLE`` in a transaction that is kept open. The lease is the server's: `idle_in_transaction_session_timeout` of
 that session, which any statement renews; a runner that dies, hangs or is cut off holds the lock no longer than that.
+
+The door is the server itself, never a pooler: ``postgresql://user@host:port/database``, a password by reference
+(``auth: {basic: {user: …, password: env:NAME}}``).
 """
 
 from __future__ import annotations
