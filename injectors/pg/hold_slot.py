@@ -236,8 +236,8 @@ async def _withdraw(site: Site, receipt: Receipt) -> None:
     held = HOLDS.get(site)
 
     def end(server: Server) -> None:
-        if held is not None and held.seen is None:
-            held.seen = dict(_bites(server, receipt).evidence)
+        if held is not None:
+            held.note(lambda: _bites(server, receipt))
         server.end_ours()
 
     async def back() -> bool:
@@ -262,12 +262,9 @@ async def _gone(site: Site, receipt: Receipt) -> Probe:
     return await _pg.asked(site, look)
 
 
-async def _held(site: Site, _: Receipt) -> Probe:
+async def _held(site: Site, receipt: Receipt) -> Probe:
     """The slot was in our hands when the withdrawal began."""
-    held = HOLDS.get(site)
-    if held is None or held.seen is None:
-        return Probe(False, {"reason": "nobody looked when it was withdrawn"})
-    return Probe(bool(held.seen["held"]), held.seen)
+    return await HOLDS.held(site, receipt)
 
 
 injector = Injector(
