@@ -24,7 +24,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import parse_dsn
 
 from sim.event import JSON
-from sim.injector import InjectionError, Receipt, Site
+from sim.injector import InjectionError, Probe, Receipt, Site
 from sim.secret import SecretMissing
 
 T = TypeVar("T")
@@ -229,7 +229,15 @@ class Held:
         self.db: Connection | None = None
         self.cursor: Any = None  # of a replication connection, whose words go through it
         self.over = False
-        self.seen: dict[str, JSON] | None = None
+        self.seen: Probe | None = None
+
+    def note(self, look: Callable[[], Probe]) -> None:
+        """Look, the first time only, whether the fault holds still; a look that fails keeps nobody from ending it."""
+        if self.seen is None:
+            try:
+                self.seen = look()
+            except psycopg2.Error as error:
+                self.seen = Probe(False, {"reason": " ".join(str(error).split())})
 
     def take(self, db: Connection) -> None:
         """Take over an open session. Raises `InjectionError` where the fault is withdrawn already."""
@@ -263,6 +271,13 @@ class Holds:
     def get(self, site: Site) -> Held | None:
         """Return the place of an injection's session; null in any other process than the one that applied it."""
         return self._held.get(site.id)
+
+    async def held(self, site: Site, _: Receipt) -> Probe:
+        """Say whether the fault was there when the withdrawal began: an injector's `held`."""
+        held = self._held.get(site.id)
+        if held is None or held.seen is None:
+            return Probe(False, {"reason": "nobody looked when it was withdrawn"})
+        return held.seen
 
     def open(self, site: Site) -> Connection:
         """Return the session of an injection. Raises `InjectionError` where this process holds none."""

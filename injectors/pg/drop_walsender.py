@@ -2,6 +2,9 @@
 
 Nothing holds the consumer away: that it streams again, from where it was, is the recovery, and nobody's doing but its
 own. Ended is only the very session that was seen (pid and start): one that was given the same pid is left alone.
+
+The door is the server itself, never a pooler: ``postgresql://user@host:port/database``, a password by reference
+(``auth: {basic: {user: …, password: env:NAME}}``).
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ A slot that nobody reads keeps the server's log on its disk. Where `max_slot_wal
 fill; where it is limited the slot would be invalidated, and the consumer would lose data for good. So the fault has a
 limit of its own, `at_most`: it refuses to begin above it, or where the server's comes first, and lets go when it is
 reached.
+
+The door is the server itself, never a pooler: ``postgresql://user@host:port/database``, a password by reference
+(``auth: {basic: {user: …, password: env:NAME}}``).
 """
 
 from __future__ import annotations
@@ -233,8 +236,8 @@ async def _withdraw(site: Site, receipt: Receipt) -> None:
     held = HOLDS.get(site)
 
     def end(server: Server) -> None:
-        if held is not None and held.seen is None:
-            held.seen = dict(_bites(server, receipt).evidence)
+        if held is not None:
+            held.note(lambda: _bites(server, receipt))
         server.end_ours()
 
     async def back() -> bool:
@@ -259,12 +262,9 @@ async def _gone(site: Site, receipt: Receipt) -> Probe:
     return await _pg.asked(site, look)
 
 
-async def _held(site: Site, _: Receipt) -> Probe:
+async def _held(site: Site, receipt: Receipt) -> Probe:
     """The slot was in our hands when the withdrawal began."""
-    held = HOLDS.get(site)
-    if held is None or held.seen is None:
-        return Probe(False, {"reason": "nobody looked when it was withdrawn"})
-    return Probe(bool(held.seen["held"]), held.seen)
+    return await HOLDS.held(site, receipt)
 
 
 injector = Injector(

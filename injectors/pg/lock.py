@@ -2,6 +2,9 @@
 
 ``LOCK TABLE`` in a transaction that is kept open. The lease is the server's: `idle_in_transaction_session_timeout` of
 that session, which any statement renews; a runner that dies, hangs or is cut off holds the lock no longer than that.
+
+The door is the server itself, never a pooler: ``postgresql://user@host:port/database``, a password by reference
+(``auth: {basic: {user: …, password: env:NAME}}``).
 """
 
 from __future__ import annotations
@@ -169,8 +172,8 @@ async def _withdraw(site: Site, receipt: Receipt) -> None:
     held = HOLDS.get(site)
 
     def end(server: Server) -> None:
-        if held is not None and held.seen is None and held.db is not None:
-            held.seen = dict(_bites(server, receipt).evidence)
+        if held is not None:
+            held.note(lambda: _bites(server, receipt))
         server.end_ours()
 
     try:
@@ -197,12 +200,9 @@ async def _gone(site: Site, receipt: Receipt) -> Probe:
     return await _pg.asked(site, look)
 
 
-async def _held(site: Site, _: Receipt) -> Probe:
+async def _held(site: Site, receipt: Receipt) -> Probe:
     """The lock was there when the withdrawal began."""
-    held = HOLDS.get(site)
-    if held is None or held.seen is None:
-        return Probe(False, {"reason": "nobody looked when it was withdrawn"})
-    return Probe(bool(held.seen["granted"]), held.seen)
+    return await HOLDS.held(site, receipt)
 
 
 def _name(receipt: Receipt) -> str:

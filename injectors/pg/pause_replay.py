@@ -2,6 +2,9 @@
 
 The server holds no lease on a pause: it lasts until somebody resumes, or the standby is restarted or promoted, and so
 it is undone by the run, its watchdog, or `sim recover`. What it received meanwhile waits on its disk.
+
+The door is the server itself, never a pooler: ``postgresql://user@host:port/database``, a password by reference
+(``auth: {basic: {user: …, password: env:NAME}}``).
 """
 
 from __future__ import annotations

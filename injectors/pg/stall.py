@@ -5,6 +5,9 @@ swallow what they are given (`net.blackhole`, twice); what is ours here is the p
 heard nothing of the consumer for longer than it ever is silent, or has dropped it (`wal_sender_timeout`); and, when the
 link is whole again, that the consumer is back and has confirmed all that was written until then. So a stall after which
 something is missing is never taken for gone.
+
+The door is the server itself, never a pooler: ``postgresql://user@host:port/database``, a password by reference
+(``auth: {basic: {user: …, password: env:NAME}}``).
 """
 
 from __future__ import annotations

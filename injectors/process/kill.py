@@ -3,6 +3,9 @@
 Nothing of ours undoes it. It is gone when the process runs again, as another, and is ready: as its supervisor says
 where the door is the state file of a stack, else when it listens on as many TCP ports as before. A platform that does
 not restart the process leaves the fault in place, and the run says so (unsafe): that is the finding.
+
+The door is a path of this machine: the state file of a stack (``file:///…/state.json``), a folder of pid files
+(``NAME.pid`` is the process NAME), or one pid file.
 """
 
 from __future__ import annotations

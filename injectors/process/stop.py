@@ -3,6 +3,9 @@
 Its connections stay open and nobody is told anything: what a hung process looks like from outside. The system gives no
 lease on a stopped process, so it is continued by the run, its watchdog, or `sim recover`. A process that is ended or
 replaced by its supervisor meanwhile is not stopped any more; whoever has its pid by then is left alone.
+
+The door is a path of this machine: the state file of a stack (``file:///…/state.json``), a folder of pid files
+(``NAME.pid`` is the process NAME), or one pid file.
 """
 
 from __future__ import annotations

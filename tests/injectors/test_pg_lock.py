@@ -154,6 +154,22 @@ def test_a_table_that_is_never_free_is_told(server, monkeypatch):
     assert asyncio.run(injector.held(replace(site, id="never"), receipt)).holds is False
 
 
+def test_a_look_that_fails_keeps_nobody_from_ending_it(server, monkeypatch):
+    """Whether it held cannot be said then; that it ends can."""
+    site = postgres_target.site(server)
+    receipt = prepared(site).receipt
+
+    def broken(*_):
+        raise psycopg2.errors.QueryCanceled("canceling statement")
+
+    with locked(site, receipt):
+        monkeypatch.setattr(lock, "_bites", broken)
+    monkeypatch.undo()
+    held = asyncio.run(injector.held(site, receipt))
+    assert (held.holds, held.evidence) == (False, {"reason": "canceling statement"})
+    assert asyncio.run(injector.gone(site, receipt)).holds
+
+
 def test_another_fault_of_ours_is_noticed(server):
     """By its application name, whatever the mode."""
     site = postgres_target.site(server)
