@@ -364,7 +364,7 @@ async def _full(bench: Bench) -> list[Full]:
 
     async def one(room: int) -> Full:
         made = await project(bench, f"full-{room}")
-        job = {"folder": str(made.journal.parent), "recover": True, "store": ""}
+        job = {"folder": str(made.journal.parent), "do": "recover", "store": ""}
         codes, faults = [], []
         for number, more in enumerate(({"room": room}, {})):
             codes.append(await (await bench.start({**job, "id": f"recover-{room}-{number}", **more})))
