@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
 import resource
 import signal
 import sys
@@ -31,7 +32,7 @@ from sim.plan import Plan
 from sim.resolve import resolve
 from sim.secret import Secrets
 from sim.target import Target
-from tests.live.matrix.cases import PROFILE, SETTLE_S, TTL_S
+from tests.live.matrix.cases import MARK, PROFILE, SETTLE_S, TTL_S
 from tests.live.matrix.points import Points
 
 #: Both kinds of lease in one run.
@@ -116,6 +117,7 @@ def live(job: dict[str, Any], catalogue: Catalogue, plan: Plan) -> int:
     points = Points(folder, job.get("at"), job.get("how"))
     injection.IN_FLIGHT_S = SETTLE_S
     restore.PATIENCE_S = SETTLE_S
+    os.environ[MARK] = str(folder)
     spied(points)
     if "disk" in job:
         if "room" in job:  # the journal is nearly as long as it may be: its disk is full before that of the record
