@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sim import company, recover, undo
+from sim.catalogue import catalogue
 from sim.secret import Secrets
 from tests.live.matrix.bench import Bench, locked
 from tests.live.matrix.cases import CASE_S, CODES, DEADLY, SLACK_S, TTL_S
@@ -43,46 +44,72 @@ class Drill:
     real: bool = False
     watched: bool = True  # whether it has a watchdog
     lease: str = ""  # what the oracle is to believe of its lease, instead of what the injector declares
+    after_s: float | None = None  # killed so long after its start, at no point
 
     def __str__(self) -> str:
         real = " of a real part" if self.real else ""
-        return f"{self.injector}{real}: {self.how or 'nothing'} at {self.at or 'no point'}"
+        when = f"{self.after_s:.3f} s" if self.after_s is not None else self.at or "no point"
+        return f"{self.injector}{real}: {self.how or 'nothing'} at {when}"
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What became of one: the points it passed, what the oracle has against it, and what real part was not there."""
+    """What became of one run: whether it was killed in the middle of a call, and what the oracle has against it.
 
-    drill: Drill
+    `left` is what stayed in the target, unaided, though it must not; `wrong` is everything else. `missing` says which
+    real part is not there: then nothing was played.
+    """
+
+    case: Drill
     folder: Path
-    points: tuple[str, ...] = ()
-    mid: bool = False
-    code: int = 0
+    left: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
+    mid: bool = False
     missing: str = ""
     took_s: float = 0.0
+    alive: bool = True  # whether the runner still ran as it was killed
 
 
-def drills(names: Iterable[str], real: bool = False) -> list[Drill]:
-    """Return all runs of these injectors."""
-    made = []
-    for name in names:
-        made.append(Drill(name, real=real))
-        made += [Drill(name, point, how, real) for point in POINTS for how in KILLS]
-    return made
+def installed() -> list[str]:
+    """Return the names of all injectors there are, but for those of the kill matrix's own room."""
+    found = catalogue().entries["sim.injectors"]
+    return sorted(name for name, room in found.items() if not room.package.startswith("killroom"))
+
+
+def drills(names: Iterable[str]) -> list[Drill]:
+    """Return all runs of these injectors: left alone, and each point with each kill."""
+    steps = [(None, None), *((point, how) for point in POINTS for how in KILLS)]
+    return [Drill(name, point, how) for name in names for point, how in steps]
+
+
+#: The kills of a run against a real part: those that leave it to the watchdog, to the target, or to `sim recover`.
+REAL = (
+    (None, None),
+    (APPLYING, "SIGKILL"),
+    (APPLYING, "everything"),
+    (APPLIED, "everything"),
+    (LEAVING, "SIGKILL"),
+    (LEAVING, "everything"),
+)
+
+
+def real_drills(names: Iterable[str]) -> list[Drill]:
+    """Return the runs of these injectors against the real part that their tests bring."""
+    return [Drill(name, point, how, real=True) for name in names for point, how in REAL]
 
 
 def told(played: Iterable[Played]) -> list[str]:
     """Return one line for each run that did not end as it must."""
-    return [f"{each.drill}: {'; '.join(each.wrong)} ({each.folder.name})" for each in played if each.wrong]
+    bad = [each for each in played if each.left or each.wrong]
+    return [f"{each.case}: {'; '.join(each.left + each.wrong)} ({each.folder.name})" for each in bad]
 
 
 class Every:
     """Plays drills on a bench."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, at_once: int = AT_ONCE) -> None:
         self.bench = bench
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gate = asyncio.Semaphore(at_once)
         self._number = 0
 
     async def all(self, drills: Sequence[Drill]) -> list[Played]:
@@ -121,9 +148,13 @@ class Every:
         before = await host.ask("state")
         job = {"do": "drill", "id": name, "folder": str(folder), "injector": drill.injector, "port": host.port}
         job |= {"store": await self.bench.space(name, how="", at=""), "at": drill.at, "how": drill.how}
-        code = await (await self.bench.start({**job, "no_watchdog": not drill.watched}))
+        ends = await self.bench.start({**job, "no_watchdog": not drill.watched})
         oracle = Oracle(self.bench, drill, name, folder, host, before)
-        return replace(await oracle.say(), code=code, wrong=(*oracle.wrong, *oracle.code(code)))
+        if drill.after_s is not None:
+            await asyncio.wait({ends}, timeout=drill.after_s)
+            oracle.killed, oracle.alive = time.monotonic(), not ends.done()
+            await self.bench.kill(name, str(drill.how), folder)
+        return await oracle.say(await ends)
 
 
 class Oracle:
@@ -139,26 +170,29 @@ class Oracle:
         self.passes = {*POINTS, *([RENEWED] if injector.renew is not None else [])}
         self.journal = folder / undo.FILE
         self.lost = drill.how == "everything"
+        self.left: list[str] = []
         self.wrong: list[str] = []
         self.points: dict[str, bool] = {}
-        self.killed = time.monotonic()
+        self.killed, self.alive = time.monotonic(), True
 
-    async def say(self) -> Played:
-        """Wait for what must happen unaided, recover; `wrong` is then everything that is not as it must be."""
-        at = self._traced()
-        if self.drill.at is not None and at is None:
+    async def say(self, code: int) -> Played:
+        """Wait for what must happen unaided, recover, and return everything that is not as it must be."""
+        drill, at = self.drill, self._traced()
+        if drill.at is not None and at is None:
             self.wrong.append("it never came to the point")
-        elif self.drill.at is None and self.points.keys() != self.passes:
+        elif drill.how is None and self.points.keys() != self.passes:
             self.wrong.append(f"it passed no more than {', '.join(self.points) or 'nothing'}: {_tail(self.folder)}")
-        self.killed = at or self.killed
-        if self.lost and self.lease == "none" and self.drill.at == APPLIED and await self._same():
+        if drill.after_s is None:
+            self.killed = at or time.monotonic()
+        if self.lost and self.lease == "none" and drill.at == APPLIED and await self._same():
             self.wrong.append("the target knew of no fault although it was acknowledged")
-        await self._unaided()
+        await self._unaided(code)
         await self._recovered()
         await asyncio.sleep(SETTLE_S)
-        await self._is_as_before("after recover")
-        mid = self.points.get(self.drill.at or "", False)
-        return Played(self.drill, self.folder, tuple(self.points), mid)
+        self.wrong += await self._differs("after recover")
+        self.wrong += self._code(code)
+        mid = self.points.get(drill.at or "", False)
+        return Played(drill, self.folder, tuple(self.left), tuple(self.wrong), mid, alive=self.alive)
 
     def _traced(self) -> float | None:
         """Read the points that were passed; return when the runner was killed."""
@@ -174,11 +208,12 @@ class Oracle:
     async def _same(self) -> bool:
         return bool(await self.host.ask("state") == self.before)
 
-    async def _is_as_before(self, when: str) -> None:
-        if (now := await self.host.ask("state")) != self.before:
-            self.wrong.append(f"{when} the target has {now!r:.200}, before the run it had {self.before!r:.200}")
+    async def _differs(self, when: str) -> list[str]:
+        now = await self.host.ask("state")
+        same = now == self.before
+        return [] if same else [f"{when} the target has {now!r:.200}, before the run it had {self.before!r:.200}"]
 
-    async def _unaided(self) -> None:
+    async def _unaided(self, code: int) -> None:
         """The target is as before by itself, where somebody is left or it holds the lease; traffic always ends."""
         machine = self.bench.folder / "machine"
         late = self.killed + LOOSE_S
@@ -187,10 +222,10 @@ class Oracle:
         if self.lease == "target" or not self.lost:
             due = self.killed + LEASED_S if self.lease == "target" and self.lost else late
             if not await _until(self._same, due):
-                await self._is_as_before(f"{time.monotonic() - self.killed:.1f} s after the kill")
+                self.left += await self._differs(f"{time.monotonic() - self.killed:.1f} s after the kill")
         if not await _until(lambda: _now(not _companies(self.journal)), late):
             self.wrong.append(f"its company goes on: {_companies(self.journal)}")
-        if not self.lost and self.journal.exists() and undo.read(self.journal).unfinished:
+        if not self.lost and self.journal.exists() and undo.read(self.journal).unfinished and code != 6:
             self.wrong.append("its journal is not finished")
 
     async def _recovered(self) -> None:
@@ -210,12 +245,15 @@ class Oracle:
         left = await recover.recover(self.folder, self.bench.names, Secrets(), lambda *_: None, settle_s=SETTLE_S)
         return left.reasons
 
-    def code(self, code: int) -> Iterable[str]:
+    def _code(self, code: int) -> list[str]:
         """Say what is wrong with the runner's exit code: it says how the run ended."""
         how = self.drill.how
-        wanted: tuple[int, ...] = (1, 4) if how is None else (-9,) if how in DEADLY else (CODES[how],)
-        if code not in wanted:
-            yield f"exit code {code}, not {' or '.join(map(str, wanted))}: {_tail(self.folder)}"
+        wanted: tuple[int, ...] = (-9,) if how in DEADLY else (CODES.get(how or "", 1),)
+        if how is None or how not in CODES or self.drill.after_s is not None:
+            wanted += (1, 4) if how not in DEADLY or self.drill.after_s is not None else ()
+        if code in wanted or (self.drill.after_s is not None and not (self.folder / "plan.json").exists()):
+            return []  # the latter was killed before it had begun
+        return [f"exit code {code}, not {' or '.join(map(str, wanted))}: {_tail(self.folder)}"]
 
 
 async def _now(so: bool) -> bool:
@@ -253,8 +291,8 @@ def _tail(folder: Path) -> str:
 def summary(played: Sequence[Played], took_s: float) -> str:
     """Return one line for the log of the test run."""
     mid = sum(each.mid for each in played)
-    under_way = sum(each.drill.at in (APPLYING, LEAVING) for each in played)
-    injectors = len({each.drill.injector for each in played})
+    under_way = sum(each.case.at in (APPLYING, LEAVING) for each in played)
+    injectors = len({each.case.injector for each in played})
     return (
         f"kill matrix of every injector: {injectors} injectors, {len(played)} runs, {mid} of {under_way} that were "
         f"killed under way in the middle of the call, {took_s:.0f} s"
