@@ -8,6 +8,7 @@ and watchdog together (``none``); `sim recover` does the rest, and a second one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -18,16 +19,20 @@ from typing import Any
 from sim import company, recover, undo
 from sim.catalogue import catalogue
 from sim.secret import Secrets
+from tests.live.matrix import fakes
 from tests.live.matrix.bench import Bench, locked
 from tests.live.matrix.cases import CASE_S, CODES, DEADLY, SLACK_S, TTL_S
 from tests.live.matrix.drill import APPLIED, APPLYING, LEAVING, MID, POINTS, RENEWED, SETTLE_S
-from tests.live.matrix.fakes import MISSING, Host
+from tests.live.matrix.fakes import MISSING, Port
 
 #: How a runner is killed at each point.
 KILLS = ("SIGTERM", "SIGKILL", "everything")
 
 #: How many runs there are at a time: most of each is waiting.
 AT_ONCE = 12
+
+#: The longest that a host which many share is there, seconds.
+ALL_S = 900.0
 
 #: After a kill, a leased fault is gone within this time unaided; one that only a process can withdraw, within that.
 LEASED_S = TTL_S + SETTLE_S + SLACK_S
@@ -76,14 +81,8 @@ def installed() -> list[str]:
     return sorted(name for name, room in found.items() if not room.package.startswith("killroom"))
 
 
-def drills(names: Iterable[str]) -> list[Drill]:
-    """Return all runs of these injectors: left alone, and each point with each kill."""
-    steps = [(None, None), *((point, how) for point in POINTS for how in KILLS)]
-    return [Drill(name, point, how) for name in names for point, how in steps]
-
-
-#: The kills of a run against a real part: those that leave it to the watchdog, to the target, or to `sim recover`.
-REAL = (
+#: The kills where each is dear, as of a real part: what the watchdog, the target or `sim recover` must put right.
+FEW = (
     (None, None),
     (APPLYING, "SIGKILL"),
     (APPLYING, "everything"),
@@ -93,9 +92,15 @@ REAL = (
 )
 
 
+def drills(names: Iterable[str]) -> list[Drill]:
+    """Return all runs of these injectors: left alone, and each point with each kill; fewer where a host is shared."""
+    steps = [(None, None), *((point, how) for point in POINTS for how in KILLS)]
+    return [Drill(name, *step) for name in names for step in (FEW if fakes.shared(name) else steps)]
+
+
 def real_drills(names: Iterable[str]) -> list[Drill]:
     """Return the runs of these injectors against the real part that their tests bring."""
-    return [Drill(name, point, how, real=True) for name in names for point, how in REAL]
+    return [Drill(name, point, how, real=True) for name in names for point, how in FEW]
 
 
 def told(played: Iterable[Played]) -> list[str]:
@@ -104,63 +109,99 @@ def told(played: Iterable[Played]) -> list[str]:
     return [f"{each.case}: {'; '.join(each.left + each.wrong)} ({each.folder.name})" for each in bad]
 
 
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A host that is there: what it is called, its folder, where it answers, and its exit code to come."""
+
+    name: str
+    folder: Path
+    port: Port
+    ends: asyncio.Future[int]
+
+
 class Every:
     """Plays drills on a bench."""
 
     def __init__(self, bench: Bench, at_once: int = AT_ONCE) -> None:
         self.bench = bench
         self._gate = asyncio.Semaphore(at_once)
+        self._turn: dict[str, asyncio.Lock] = {}
         self._number = 0
+
+        self._hosts: dict[str, Hosted] = {}
 
     async def all(self, drills: Sequence[Drill]) -> list[Played]:
         """Play them, a few at a time."""
-        return list(await asyncio.gather(*(self.one(drill) for drill in drills)))
+        played = list(await asyncio.gather(*(self.one(drill) for drill in drills)))
+        for hosted in self._hosts.values():
+            await self._ended(hosted)
+        return played
 
     async def one(self, drill: Drill) -> Played:
         """Play one."""
-        async with self._gate:
+        key = "" if drill.real else fakes.shared(drill.injector)
+        async with self._turn.setdefault(key, asyncio.Lock()) if key else self._gate:
             self._number += 1
             name, started = f"e{self._number}", time.monotonic()
             folder = self.bench.folder / "runs" / name
             folder.mkdir(parents=True)
-            job = {"do": "host", "id": f"{name}.host", "folder": str(folder), "injector": drill.injector}
-            ends = await self.bench.start({**job, "real": drill.real})
-            host = Host(folder)
+            hosted = self._hosts.get(key)
+            if hosted is None:
+                hosted = await self._hosted(f"host-{key}" if key else f"{name}.host", ALL_S if key else 2 * CASE_S)
+            if key:
+                self._hosts[key] = hosted
             try:
                 async with asyncio.timeout(CASE_S):
-                    played = await self._at(drill, name, folder, host)
-                    await host.end()
-                    if await ends:
-                        played = replace(played, wrong=(*played.wrong, f"its target ended badly: {_tail(folder)}"))
+                    played = await self._at(drill, name, folder, hosted)
             except TimeoutError:
                 await self.bench.kill(name, "everything", folder)
-                await host.end()
                 played = Played(drill, folder, wrong=(f"it took longer than {CASE_S:g} s: {_tail(folder)}",))
-            await self.bench.kill(f"{name}.host", "SIGKILL", folder)
+            if not key:
+                await self._ended(hosted)
             return replace(played, took_s=time.monotonic() - started)
 
-    async def _at(self, drill: Drill, name: str, folder: Path, host: Host) -> Played:
-        said = await host.stands()
+    async def _hosted(self, name: str, most_s: float) -> Hosted:
+        folder = self.bench.folder / "runs" / name
+        ends = await self.bench.start({"do": "host", "id": name, "folder": str(folder), "most_s": most_s})
+        async with asyncio.timeout(CASE_S):
+            return Hosted(name, folder, await fakes.stands(folder), ends)
+
+    async def _ended(self, hosted: Hosted) -> None:
+        """End a host, by force if it must be."""
+        with contextlib.suppress(TimeoutError, OSError, ValueError):
+            async with asyncio.timeout(10):
+                await hosted.port.ask("end")
+                await hosted.ends
+        hosted.port.close()
+        await self.bench.kill(hosted.name, "SIGKILL", hosted.folder)
+
+    async def _at(self, drill: Drill, name: str, folder: Path, hosted: Hosted) -> Played:
+        said = await hosted.port.ask("open", injector=drill.injector, real=drill.real)
         if MISSING in said:
             return Played(drill, folder, missing=said[MISSING])
         if "error" in said:
             return Played(drill, folder, wrong=(f"its target does not stand: {said['error']}",))
-        before = await host.ask("state")
-        job = {"do": "drill", "id": name, "folder": str(folder), "injector": drill.injector, "port": host.port}
+        target = await Port.of(said["port"])
+        before = await target.ask("state")
+        job = {"do": "drill", "id": name, "folder": str(folder), "injector": drill.injector, "port": target.port}
         job |= {"store": await self.bench.space(name, how="", at=""), "at": drill.at, "how": drill.how}
         ends = await self.bench.start({**job, "no_watchdog": not drill.watched})
-        oracle = Oracle(self.bench, drill, name, folder, host, before)
+        oracle = Oracle(self.bench, drill, name, folder, target, before)
         if drill.after_s is not None:
             await asyncio.wait({ends}, timeout=drill.after_s)
             oracle.killed, oracle.alive = time.monotonic(), not ends.done()
             await self.bench.kill(name, str(drill.how), folder)
-        return await oracle.say(await ends)
+        played = await oracle.say(await ends)
+        target.close()
+        if wrong := await hosted.port.ask("close", port=target.port):
+            played = replace(played, wrong=(*played.wrong, f"its target ended badly: {wrong}"))
+        return played
 
 
 class Oracle:
     """Looks at the target and at what the run left, after the runner has ended."""
 
-    def __init__(self, bench: Bench, drill: Drill, name: str, folder: Path, host: Host, before: Any) -> None:
+    def __init__(self, bench: Bench, drill: Drill, name: str, folder: Path, host: Port, before: Any) -> None:
         assert bench.names is not None
         self.bench, self.drill, self.name, self.folder, self.host, self.before = (
             bench, drill, name, folder, host, before,
@@ -184,8 +225,6 @@ class Oracle:
             self.wrong.append(f"it passed no more than {', '.join(self.points) or 'nothing'}: {_tail(self.folder)}")
         if drill.after_s is None:
             self.killed = at or time.monotonic()
-        if self.lost and self.lease == "none" and drill.at == APPLIED and await self._same():
-            self.wrong.append("the target knew of no fault although it was acknowledged")
         await self._unaided(code)
         await self._recovered()
         await asyncio.sleep(SETTLE_S)

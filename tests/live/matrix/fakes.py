@@ -1,8 +1,9 @@
 """The target that an injector's own test brings (`fake_target`), in a process of its own, for the kill matrix.
 
-The host is forked, opens the target in its event loop, and answers one JSON object a line on a port of the loopback
-interface: whoever asks gets the doors and the arguments, and what the target's own list says, now or as soon as it
-changes. It ends when it is told to, or when its case is over in any event.
+A host is forked, opens targets in its event loop, and answers one JSON object a line on ports of the loopback
+interface: a port for the host itself, and one for each target, where whoever asks gets the doors and the arguments, and
+what the target's own list says, now or as soon as it changes. Each run has a host of its own; where a test module has a
+`HOST`, all that name the same one share it, one after the other: what stands behind it is too dear to start each time.
 """
 
 from __future__ import annotations
@@ -11,22 +12,19 @@ import asyncio
 import contextlib
 import importlib
 import json
-import os
 import socket
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.matrix.cases import CASE_S
+#: What a host leaves in its folder when it is there: its port.
+STANDS = "host.port"
 
-#: What a host leaves in its folder when its target stands: its port; or why it does not.
-STANDS = "host.json"
-
-#: What a real part of the platform is missing is told by this word.
+#: By this word it is told which real part of the platform is not there.
 MISSING = "missing"
 
 #: How often the list is looked at while somebody waits for it to change, seconds.
@@ -55,56 +53,98 @@ def small(name: str) -> Iterator[None]:
         yield
 
 
-def host(folder: Path, name: str, real: bool) -> int:
-    """Open the target of an injector and answer for it until told to end; return an exit code."""
+def shared(name: str) -> str:
+    """Return the name of the host that the targets of an injector share with others; empty: each has its own."""
+    return str(getattr(brought(name), "HOST", ""))
+
+
+def host(folder: Path, most_s: float) -> int:
+    """Open targets and answer for them, until told to end; return an exit code."""
+    return asyncio.run(_hosted(folder, most_s))
+
+
+async def _hosted(folder: Path, most_s: float) -> int:
+    targets = Targets()
+    server = await asyncio.start_server(serving(targets.answer), "127.0.0.1", 0)
+    async with server, asyncio.timeout(most_s):
+        (folder / f"{STANDS}.new").write_text(str(server.sockets[0].getsockname()[1]))
+        (folder / f"{STANDS}.new").rename(folder / STANDS)
+        await targets.over.wait()
+    return 0
+
+
+def serving(answer: Callable[[dict[str, Any]], Awaitable[Any]]) -> Callable[..., Awaitable[None]]:
+    """Return what serves one connection, line by line."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(json.dumps(await answer(json.loads(line))).encode() + b"\n")
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            return  # it was killed, or we end
+        finally:
+            writer.close()
+
+    return serve
+
+
+class Targets:
+    """The targets of one host."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self._open: dict[int, tuple[asyncio.Event, asyncio.Task[str]]] = {}
+
+    async def answer(self, asked: dict[str, Any]) -> Any:
+        """Open a target, close it, or end."""
+        match asked["ask"]:
+            case "open":
+                stands: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+                over = asyncio.Event()
+                task = asyncio.create_task(_target(asked["injector"], asked["real"], stands, over))
+                await asyncio.wait({task, stands}, return_when=asyncio.FIRST_COMPLETED)
+                if not stands.done():
+                    return {"error": task.result()}
+                said = stands.result()
+                if "port" in said:
+                    self._open[said["port"]] = over, task
+                return said
+            case "close":
+                over, task = self._open.pop(asked["port"])
+                over.set()
+                return await task
+            case "end":
+                self.over.set()
+        return None
+
+
+async def _target(name: str, real: bool, stands: asyncio.Future[dict[str, Any]], over: asyncio.Event) -> str:
+    """Open a target until it is over; return what went wrong with that."""
     try:
-        return asyncio.run(_hosted(folder, name, real))
+        module = brought(name)
+        async with module.real_target() if real else module.fake_target() as (doors, given, state):
+            shown = {key: door.model_dump(mode="json", exclude_none=True) for key, door in doors.items()}
+            answers = Answers({"doors": shown, "given": given, "tmp": tempfile.gettempdir()}, state)
+            async with await asyncio.start_server(serving(answers.answer), "127.0.0.1", 0) as server:
+                stands.set_result({"port": server.sockets[0].getsockname()[1]})
+                await over.wait()
     except pytest.skip.Exception as error:
-        return _says(folder, {MISSING: str(error)})
+        stands.set_result({MISSING: str(error)})
     except BaseException as error:  # noqa: BLE001 - also `pytest.fail`: whoever waits for the target must hear of it
         traceback.print_exc()
-        return _says(folder, {"error": f"{type(error).__name__}: {error}"}, 1)
-
-
-def _says(folder: Path, what: dict[str, Any], code: int = 0) -> int:
-    with contextlib.suppress(FileExistsError):
-        (folder / f"{STANDS}.new").write_text(json.dumps(what))
-        os.link(folder / f"{STANDS}.new", folder / STANDS)  # whole, or not at all
-    return code
-
-
-async def _hosted(folder: Path, name: str, real: bool) -> int:
-    module = brought(name)
-    async with asyncio.timeout(2 * CASE_S), (module.real_target if real else module.fake_target)() as found:
-        doors, given, state = found
-        over = asyncio.Event()
-        shown = {key: door.model_dump(mode="json", exclude_none=True) for key, door in doors.items()}
-        answers = Answers({"doors": shown, "given": given, "tmp": tempfile.gettempdir()}, state, over)
-        server = await asyncio.start_server(answers.serve, "127.0.0.1", 0)
-        async with server:
-            _says(folder, {"port": server.sockets[0].getsockname()[1]})
-            await over.wait()
-    return 0
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 class Answers:
     """Answers for one target."""
 
-    def __init__(self, what: dict[str, Any], state: Callable[[], list[Any]], over: asyncio.Event) -> None:
-        self._what, self._state, self._over = what, state, over
+    def __init__(self, what: dict[str, Any], state: Callable[[], list[Any]]) -> None:
+        self._what, self._state = what, state
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one asker until it goes."""
-        try:
-            while line := await reader.readline():
-                writer.write(json.dumps(await self._answer(json.loads(line))).encode() + b"\n")
-                await writer.drain()
-        except ConnectionError:
-            return  # it was killed
-        finally:
-            writer.close()
-
-    async def _answer(self, asked: dict[str, Any]) -> Any:
+    async def answer(self, asked: dict[str, Any]) -> Any:
+        """Say what it is, what its list says, or whether that changes."""
         match asked["ask"]:
             case "what":
                 return self._what
@@ -112,8 +152,6 @@ class Answers:
                 return self._look()
             case "changed":
                 return await self._changed(asked["since"], asked["within_s"])
-            case "end":
-                self._over.set()
         return None
 
     def _look(self) -> Any:
@@ -143,37 +181,30 @@ class Line:
         return json.loads(self._file.readline())
 
 
-class Host:
-    """Asks a host from an event loop."""
+class Port:
+    """Asks a host, or one of its targets, from an event loop."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.port = 0
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    def __init__(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.port, self._reader, self._writer = port, reader, writer
 
-    async def stands(self) -> dict[str, Any]:
-        """Wait until the target stands, or not; return what the host says of it."""
-        while not (self._folder / STANDS).exists():
-            await asyncio.sleep(0.01)
-        said: dict[str, Any] = json.loads((self._folder / STANDS).read_text())
-        if "port" in said:
-            self.port = said["port"]
-            self._streams = await asyncio.open_connection("127.0.0.1", self.port)
-        return said
+    @classmethod
+    async def of(cls, port: int) -> Port:
+        """Connect."""
+        return cls(port, *await asyncio.open_connection("127.0.0.1", port))
 
-    async def ask(self, ask: str) -> Any:
+    async def ask(self, ask: str, **more: Any) -> Any:
         """Ask one thing."""
-        assert self._streams is not None
-        reader, writer = self._streams
-        writer.write(json.dumps({"ask": ask}).encode() + b"\n")
-        await writer.drain()
-        async with asyncio.timeout(10):
-            return json.loads(await reader.readline())
+        self._writer.write(json.dumps({"ask": ask, **more}).encode() + b"\n")
+        await self._writer.drain()
+        return json.loads(await self._reader.readline())
 
-    async def end(self) -> None:
-        """Tell the host to end."""
-        if self._streams is not None:
-            with contextlib.suppress(ConnectionError, TimeoutError, ValueError):
-                await self.ask("end")
-            self._streams[1].close()
-            self._streams = None
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+
+async def stands(folder: Path) -> Port:
+    """Wait until the host of a folder is there."""
+    while not (folder / STANDS).exists():
+        await asyncio.sleep(0.01)
+    return await Port.of(int((folder / STANDS).read_text()))

@@ -95,7 +95,7 @@ def _victim(job: dict[str, Any], names: Catalogue, plan: Any) -> int:
         match job.get("do", "run"):
             case "host":
                 drill.at_home(folder)
-                code = fakes.host(folder, job["injector"], bool(job["real"]))
+                code = fakes.host(folder, float(job["most_s"]))
             case "drill":
                 code = drill.live(job, names)
             case "recover":
