@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import importlib
 import json
+import re
 import socket
 import tempfile
 import traceback
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.live.matrix.cases import ROOT
 
 #: What a host leaves in its folder when it is there: its port.
 STANDS = "host.port"
@@ -53,9 +56,21 @@ def small(name: str) -> Iterator[None]:
         yield
 
 
+def _source(name: str) -> str:
+    """Return the text of an injector's test module; none where it is missing: its host tells."""
+    path = ROOT / "tests" / "injectors" / f"test_{name.replace('.', '_')}.py"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def shared(name: str) -> str:
     """Return the name of the host that the targets of an injector share with others; empty: each has its own."""
-    return str(getattr(brought(name), "HOST", ""))
+    found = re.search(r'^HOST = "([a-z]+)"$', _source(name), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def real(name: str) -> bool:
+    """Whether the test of an injector brings a real part as well."""
+    return "def real_target(" in _source(name)
 
 
 def host(folder: Path, most_s: float) -> int:
