@@ -31,6 +31,9 @@ KILLS = ("SIGTERM", "SIGKILL", "everything")
 #: How many runs there are at a time: most of each is waiting.
 AT_ONCE = 12
 
+#: How long a target may take to stand, seconds: there may be a server to start.
+OPEN_S = 120.0
+
 #: The longest that a host which many share is there, seconds.
 ALL_S = 900.0
 
@@ -147,22 +150,18 @@ class Every:
             folder.mkdir(parents=True)
             hosted = self._hosts.get(key)
             if hosted is None:
-                hosted = await self._hosted(f"host-{key}" if key else f"{name}.host", ALL_S if key else 2 * CASE_S)
+                hosted = await self._hosted(f"host-{key}" if key else f"{name}.host", bool(key))
             if key:
                 self._hosts[key] = hosted
-            try:
-                async with asyncio.timeout(CASE_S):
-                    played = await self._at(drill, name, folder, hosted)
-            except TimeoutError:
-                await self.bench.kill(name, "everything", folder)
-                played = Played(drill, folder, wrong=(f"it took longer than {CASE_S:g} s: {_tail(folder)}",))
+            played = await self._bounded(drill, name, folder, hosted)
             if not key:
                 await self._ended(hosted)
             return replace(played, took_s=time.monotonic() - started)
 
-    async def _hosted(self, name: str, most_s: float) -> Hosted:
-        folder = self.bench.folder / "runs" / name
-        ends = await self.bench.start({"do": "host", "id": name, "folder": str(folder), "most_s": most_s})
+    async def _hosted(self, name: str, shared: bool) -> Hosted:
+        folder, most_s = self.bench.folder / "runs" / name, ALL_S if shared else OPEN_S + 2 * CASE_S
+        job = {"do": "host", "id": name, "folder": str(folder), "shared": shared, "most_s": most_s}
+        ends = await self.bench.start(job)
         async with asyncio.timeout(CASE_S):
             return Hosted(name, folder, await fakes.stands(folder), ends)
 
@@ -175,13 +174,26 @@ class Every:
         hosted.port.close()
         await self.bench.kill(hosted.name, "SIGKILL", hosted.folder)
 
-    async def _at(self, drill: Drill, name: str, folder: Path, hosted: Hosted) -> Played:
-        said = await hosted.port.ask("open", injector=drill.injector, real=drill.real)
-        if MISSING in said:
-            return Played(drill, folder, missing=said[MISSING])
-        if "error" in said:
-            return Played(drill, folder, wrong=(f"its target does not stand: {said['error']}",))
-        target = await Port.of(said["port"])
+    async def _bounded(self, drill: Drill, name: str, folder: Path, hosted: Hosted) -> Played:
+        """Play one in the time that it has; its target may take a while to stand."""
+        try:
+            async with asyncio.timeout(OPEN_S):
+                said = await hosted.port.ask("open", injector=drill.injector, real=drill.real)
+            if MISSING in said:
+                return Played(drill, folder, missing=said[MISSING])
+            if "error" in said:
+                return Played(drill, folder, wrong=(f"its target does not stand: {said['error']}",))
+            async with asyncio.timeout(CASE_S):
+                played = await self._at(drill, name, folder, said["port"])
+        except TimeoutError:
+            await self.bench.kill(name, "everything", folder)
+            return Played(drill, folder, wrong=(f"it took longer than {CASE_S:g} s: {_tail(folder)}",))
+        async with asyncio.timeout(OPEN_S):
+            wrong = await hosted.port.ask("close", port=said["port"])
+        return replace(played, wrong=(*played.wrong, f"its target ended badly: {wrong}")) if wrong else played
+
+    async def _at(self, drill: Drill, name: str, folder: Path, port: int) -> Played:
+        target = await Port.of(port)
         before = await target.ask("state")
         job = {"do": "drill", "id": name, "folder": str(folder), "injector": drill.injector, "port": target.port}
         job |= {"store": await self.bench.space(name, how="", at=""), "at": drill.at, "how": drill.how}
@@ -193,8 +205,6 @@ class Every:
             await self.bench.kill(name, str(drill.how), folder)
         played = await oracle.say(await ends)
         target.close()
-        if wrong := await hosted.port.ask("close", port=target.port):
-            played = replace(played, wrong=(*played.wrong, f"its target ended badly: {wrong}"))
         return played
 
 

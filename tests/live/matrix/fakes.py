@@ -9,6 +9,7 @@ what the target's own list says, now or as soon as it changes. Each run has a ho
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import importlib
 import json
@@ -75,7 +76,11 @@ def real(name: str) -> bool:
 
 def host(folder: Path, most_s: float) -> int:
     """Open targets and answer for them, until told to end; return an exit code."""
-    return asyncio.run(_hosted(folder, most_s))
+    atexit._clear()  # what the zygote has to do at its end is not ours
+    try:
+        return asyncio.run(_hosted(folder, most_s))
+    finally:
+        atexit._run_exitfuncs()  # a forked process ends without: what a test has started must end all the same
 
 
 async def _hosted(folder: Path, most_s: float) -> int:
@@ -138,7 +143,8 @@ async def _target(name: str, real: bool, stands: asyncio.Future[dict[str, Any]],
     """Open a target until it is over; return what went wrong with that."""
     try:
         module = brought(name)
-        async with module.real_target() if real else module.fake_target() as (doors, given, state):
+        opened = module.real_target if real else getattr(module, "apart_target", module.fake_target)
+        async with opened() as (doors, given, state):
             shown = {key: door.model_dump(mode="json", exclude_none=True) for key, door in doors.items()}
             answers = Answers({"doors": shown, "given": given, "tmp": tempfile.gettempdir()}, state)
             async with await asyncio.start_server(serving(answers.answer), "127.0.0.1", 0) as server:

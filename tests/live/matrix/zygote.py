@@ -94,7 +94,8 @@ def _victim(job: dict[str, Any], names: Catalogue, plan: Any) -> int:
             plan = victim.planned(names, tuple(job["faults"]))
         match job.get("do", "run"):
             case "host":
-                drill.at_home(folder)
+                if not job["shared"]:  # a server runs as another user, who must come to its files
+                    drill.at_home(folder)
                 code = fakes.host(folder, float(job["most_s"]))
             case "drill":
                 code = drill.live(job, names)
