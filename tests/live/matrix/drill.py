@@ -35,8 +35,8 @@ from tests.live.matrix.points import Points
 #: For how long a request may be on its way to a target on this machine, seconds.
 SETTLE_S = 0.3
 
-#: How long each step of a call waits for what it may have sent to change the target, seconds.
-STEP_S = 0.03
+#: How long each step of a call waits for what it may have sent to change the target, and all together, seconds.
+STEP_S, STEPS_S = 0.1, 0.8
 
 #: How long a fault is held when nobody kills the run, seconds: long enough for a renewal.
 HOLD_S = 0.6
@@ -105,10 +105,11 @@ class Watched:
         """Make one call; `point` is where the target first changes under it, or its end."""
         look: Callable[[], None] = lambda: None  # noqa: E731
         if self._points.at == point:
-            since = self._line.ask("state")
+            since, left = self._line.ask("state"), [STEP_S] * round(STEPS_S / STEP_S)
 
             def look() -> None:
-                if point not in self._points.seen and self._line.ask("changed", since=since, within_s=STEP_S):
+                if left and self._line.ask("changed", since=since, within_s=left.pop()):
+                    left.clear()
                     self._points.reach(point, MID)
 
         await stepped(work, look)
