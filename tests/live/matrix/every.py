@@ -29,7 +29,7 @@ from tests.live.matrix.fakes import MISSING, Port
 KILLS = ("SIGTERM", "SIGKILL", "everything")
 
 #: How many runs there are at a time: most of each is waiting.
-AT_ONCE = 12
+AT_ONCE, REAL_AT_ONCE = 12, 3
 
 #: How long a target may take to stand, seconds: there may be a server to start.
 OPEN_S = 120.0
@@ -103,7 +103,7 @@ def drills(names: Iterable[str]) -> list[Drill]:
 
 def real_drills(names: Iterable[str]) -> list[Drill]:
     """Return the runs of these injectors against the real part that their tests bring."""
-    return [Drill(name, point, how, real=True) for name in names for point, how in FEW]
+    return [Drill(name, *step, real=True, lease=fakes.real_lease(name)) for name in names for step in FEW]
 
 
 def told(played: Iterable[Played]) -> list[str]:
@@ -128,7 +128,7 @@ class Every:
     def __init__(self, bench: Bench, at_once: int = AT_ONCE) -> None:
         self.bench = bench
         self._gate = asyncio.Semaphore(at_once)
-        self._turn: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
         self._number = 0
 
         self._hosts: dict[str, Hosted] = {}
@@ -143,7 +143,7 @@ class Every:
     async def one(self, drill: Drill) -> Played:
         """Play one."""
         key = "" if drill.real else fakes.shared(drill.injector)
-        async with self._turn.setdefault(key, asyncio.Lock()) if key else self._gate:
+        async with self._turn(drill, key):
             self._number += 1
             name, started = f"e{self._number}", time.monotonic()
             folder = self.bench.folder / "runs" / name
@@ -157,6 +157,12 @@ class Every:
             if not key:
                 await self._ended(hosted)
             return replace(played, took_s=time.monotonic() - started)
+
+    def _turn(self, drill: Drill, key: str) -> asyncio.Semaphore:
+        """Return what a run waits for: a shared host is for one at a time, a real part for a few."""
+        if key:
+            return self._turns.setdefault(key, asyncio.Semaphore(1))
+        return self._turns.setdefault("real", asyncio.Semaphore(REAL_AT_ONCE)) if drill.real else self._gate
 
     async def _hosted(self, name: str, shared: bool) -> Hosted:
         folder, most_s = self.bench.folder / "runs" / name, ALL_S if shared else OPEN_S + 2 * CASE_S

@@ -74,6 +74,12 @@ def real(name: str) -> bool:
     return "def real_target(" in _source(name)
 
 
+def real_lease(name: str) -> str:
+    """Return what the real part does about leases, where the kind of fault leaves that to its target."""
+    found = re.search(r'^REAL_LEASE = "(target|none)"$', _source(name), re.MULTILINE)
+    return found[1] if found else ""
+
+
 def host(folder: Path, most_s: float) -> int:
     """Open targets and answer for them, until told to end; return an exit code."""
     atexit._clear()  # what the zygote has to do at its end is not ours
