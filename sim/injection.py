@@ -230,6 +230,7 @@ class Injections:
         try:
             await _contained(what, work)
         except InjectionError as error:
+            injection.landed_at = _in_flight_until()  # what it had sent may land behind the withdrawal
             self._log.append("note", {"text": f"{what} of {injection.id} ended: {error}"})
         except Exception as error:  # noqa: BLE001 - a plugin's bug: it goes on the record, and the outcome is *error*
             name = injection.fault.injector
@@ -270,6 +271,8 @@ class Injections:
         gone = True
         for injection in reversed(self._intended):
             await _ended(injection.tasks)
+            if not all(task.done() for task in injection.tasks):
+                injection.landed_at = _in_flight_until()  # it does not let go of what it is sending
             self._tell("fault.withdrawing", {"fault": injection.id})
             gone &= await take_back(injection, self._journal, self._tell, by="runner")
             await self._look_back(injection)

@@ -93,10 +93,11 @@ class Injector:
     kind of target of which some can hold a lease and some cannot. `signal` is null where the kind of fault knows
     nothing of what the target measures (a cut link, a stopped process). `duration_s` reads the hold time that the
     parameters ask for (null: the default). `drive` is traffic of our own that runs beside the fault until it is
-    withdrawn. `held` looks back, once the fault is gone: did it hold, as proven, until it was withdrawn? If not,
-    nothing seen under it counts. `accompany` names traffic that is needed already at baseline, and on until recovery
-    is over. `here` says that the fault is on this machine (a process, a folder), not in the target: it does not end
-    when the target does.
+    withdrawn: it is cancelled, and one that changes the target raises `InjectionError` for a change that nobody has
+    acknowledged, which is then waited for. `held` looks back, once the fault is gone: did it hold, as proven, until
+    it was withdrawn? If not, nothing seen under it counts. `accompany` names traffic that is needed already at
+    baseline, and on until recovery is over. `here` says that the fault is on this machine (a process, a folder),
+    not in the target: it does not end when the target does.
     `apply` is never retried; `withdraw` is retried and must be idempotent. All raise `InjectionError`.
     """
 

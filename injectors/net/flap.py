@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Annotated
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from pydantic import Field
 from injectors._toxiproxy import OnLink, of
 from injectors._toxiproxy_server import ask, path_of
 from sim.event import JSON
-from sim.injector import InjectionError, Receipt, Site
+from sim.injector import Receipt, Site
 from sim.target import Duration
 
 #: A toggle that was sent is waited for also when the fault is withdrawn meanwhile: no longer than this.
@@ -48,8 +47,7 @@ async def _toggle(site: Site, receipt: Receipt, change: dict[str, JSON]) -> None
     try:
         await asyncio.shield(sent)
     except asyncio.CancelledError:
-        with contextlib.suppress(InjectionError):  # what became of it is read back
-            await sent
+        await sent  # raises where nobody has acknowledged it: then what may land still is waited for
         raise
 
 

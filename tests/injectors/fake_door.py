@@ -27,10 +27,14 @@ OFF = "GET URL/faults: 404, the fault endpoint is off: start it with SIM_FAULTS=
 
 
 class Target:
-    """A fault door in memory: `faults` by id, `puts` as they came; `open` and `token` say who gets in."""
+    """A fault door in memory: `faults` by id, `puts` as they came; `open` and `token` say who gets in.
+
+    A fault that nobody renews within its lease goes by itself, as it does at the platform's doors.
+    """
 
     def __init__(self, token=TOKEN):
         self.faults, self.puts, self.open, self.token = {}, [], True, token
+        self.leases = {}
 
     def routes(self):
         """Return what the target serves beside its door and its identity."""
@@ -52,15 +56,25 @@ class Target:
         if request.method == "GET":
             return web.json_response(list(self.faults.values()))
         if request.method == "DELETE":
-            if fault := self.faults.pop(key, None):
-                self.went(fault)
+            self.end(key)
             return web.Response(status=204)
         body = await request.json()
         self.puts.append((key, body))
         new = key not in self.faults
         self.faults[key] = {"id": key, **body}
         self.came(self.faults[key], new)
+        if not new and key in self.leases:
+            self.leases.pop(key).cancel()
+        if body.get("ttl_s") is not None:
+            self.leases[key] = asyncio.get_running_loop().call_later(body["ttl_s"], self.end, key)
         return web.json_response(self.faults[key])
+
+    def end(self, key):
+        """End a fault, if it is in force: it was withdrawn, or its lease is over."""
+        if lease := self.leases.pop(key, None):
+            lease.cancel()
+        if fault := self.faults.pop(key, None):
+            self.went(fault)
 
     async def identity(self, _):
         """Say who this is."""

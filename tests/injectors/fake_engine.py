@@ -362,3 +362,13 @@ async def story(injector: Any, where: Site, /, **given: Any) -> list[tuple[bool,
         await injector.withdraw(where, receipt)
     found.append(await injector.gone(where, receipt))
     return [(probe.holds, dict(probe.evidence)) for probe in found]
+
+
+@asynccontextmanager
+async def real(given):
+    """Yield doors, arguments and state of a container of our own at a real engine."""
+    from tests.live import containers
+
+    with containers.room() as room:
+        box = await asyncio.to_thread(room.start, "web", last=10, alias="web")
+        yield {"docker": Door(url=room.door)}, {**given, "container": box}, lambda: [room.tell(box)]

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import struct
+import sys
+import urllib.request
 from contextlib import asynccontextmanager
 
 import pytest
@@ -242,3 +245,27 @@ def used(injector, given, sim=False):
         return prepared, effect, state, gone
 
     return against(Toxiproxy(sim), work)
+
+
+@asynccontextmanager
+async def served(given):
+    """Yield the same of `sim proxy`, in a process of its own."""
+    upstream = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = upstream.sockets[0].getsockname()[1]
+    command = ("-m", "injectors._proxy", "--listen", "127.0.0.1:0", "--proxy", f"db=127.0.0.1:0=127.0.0.1:{port}")
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    try:
+        line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+        url = re.search(r"ready at (\S+?),", line)[1]
+
+        def state():
+            with urllib.request.urlopen(f"{url}/proxies", timeout=10) as answered:
+                links = json.load(answered)
+            cut = [name for name, link in links.items() if not link["enabled"]]
+            return cut + [f"{name}/{toxic['name']}" for name, link in links.items() for toxic in link["toxics"]]
+
+        yield {"proxy": Door(url=url)}, {"link": "db", **given}, state
+    finally:
+        process.terminate()
+        await process.wait()
+        upstream.close()

@@ -115,3 +115,32 @@ async def fake(folder, monkeypatch, given):
         await asyncio.sleep(0)
     finally:
         running[-1].end()
+
+
+@asynccontextmanager
+async def supervised(folder, given):
+    """Yield the same for an injector in another process: the worker is restarted a moment after it has died."""
+    path, new = folder / "worker.pid", folder / "worker.new"
+    running = [Tree()]
+
+    def begun():
+        new.write_text(str(running[-1].main.pid))
+        new.rename(path)
+
+    async def supervise():
+        while True:
+            await asyncio.sleep(0.3)
+            if not running[-1].main.alive():
+                running[-1].end()
+                running[-1] = Tree()
+                begun()
+
+    begun()
+    supervisor = asyncio.create_task(supervise())
+    try:
+        doors = {"processes": Door(url=f"file://{folder}")}
+        yield doors, given, lambda: [state != "ended" for state in running[-1].states()]
+    finally:
+        supervisor.cancel()
+        await asyncio.gather(supervisor, return_exceptions=True)
+        running[-1].end()

@@ -10,8 +10,9 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 from array import array
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import psutil
@@ -34,9 +35,17 @@ RATE = 100.0
 
 #: Stands in for the generator: it keeps the lease as the real one does; what it would write is there already.
 SLEEPER = """
-import os, sys, time
+import json, os, sys, time
 folder = os.path.dirname(os.path.abspath(sys.argv[sys.argv.index("-f") + 1]))
-while os.path.exists(os.path.join(folder, "lease")):
+with open(os.path.join(folder, "config.json")) as file:
+    ttl_s = json.load(file)["ttl_s"]
+lease, renewed, since = os.path.join(folder, "lease"), None, time.monotonic()
+while time.monotonic() - since < ttl_s:
+    try:
+        found = os.stat(lease).st_mtime_ns
+    except OSError:
+        break
+    renewed, since = found, since if found == renewed else time.monotonic()
     time.sleep(0.02)
 """
 
@@ -69,31 +78,44 @@ async def serving(entry):
 
 
 def load_processes():
-    """Return the generators that run on this machine, whoever started them."""
-    found = []
+    """Return the generators in this process's folder for what is temporary, whoever started them."""
+    inside, found = f"{tempfile.gettempdir()}/sim-load-", []
     for process in psutil.process_iter():
         try:
-            found += [process.pid for part in process.cmdline() if "sim-load-contract" in part][:1]
+            found += [process.pid for part in process.cmdline() if part.startswith(inside)][:1]
         except psutil.Error:
             continue
     return sorted(found)
 
 
-@asynccontextmanager
-async def fake_target():
-    """For the contract: a door that counts, and a generator's stand-in; its state is what runs."""
+@contextmanager
+def stand_in():
+    """Let the generator's stand-in be started in the generator's place."""
     whole = subprocess.Popen
 
-    def stand_in(command, **options):
+    def begun(command, **options):
+        if "locust" not in command:
+            return whole(command, **options)
         written(options["cwd"], [(0.1, 0.1, 0.2, 200.0), (0.5, 0.5, 0.9, 200.0)])
         return whole([sys.executable, "-c", SLEEPER, *command[3:]], **options)
 
-    child.subprocess.Popen = stand_in
+    child.subprocess.Popen = begun
     try:
-        async with serving(Entry()) as door:
-            yield {"api": door}, {"rps": 20, "duration": "1m"}, load_processes
+        yield
     finally:
         child.subprocess.Popen = whole
+
+
+@asynccontextmanager
+async def fake_target():
+    """For the contract: a door that counts, and a generator's stand-in; its state is what runs."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as tempfile.tempdir, stand_in():
+        try:
+            async with serving(Entry()) as door:
+                yield {"api": door}, {"rps": 20, "duration": "1m"}, load_processes
+        finally:
+            tempfile.tempdir = before
 
 
 # -- what the record is believed for ---------------------------------------------------------------------------------

@@ -3,6 +3,14 @@
 For its behaviour each injector brings a target of its own: its test module ``tests/injectors/test_<name>.py`` (dots
 are underscores) has an async context manager ``fake_target()`` that yields ``(doors, arguments, state)``: the doors
 that the injector needs, the arguments of one use of it, and a function that returns the target's own list of faults.
+
+The kill matrix (``tests/live/test_kill_every.py``) opens the same target in one process and injects from another. So
+its doors are addresses (or commands), it drops a fault itself where the injector's lease is ``target``, and its list
+reads the same before a run and after. A test module may bring more: ``stand_in()``, a context manager that
+is entered in the process that injects, for what would start something heavy there; and ``real_target()``, as
+``fake_target()`` but with the real part behind it (see `tests.conftest.missing` for where there is none). Where
+``fake_target()`` only does its part when it is looked at from within, ``apart_target()`` is one that does it by itself;
+and where each would start a server, all that say the same ``HOST = "name"`` are opened in one process, one by one.
 """
 
 from __future__ import annotations

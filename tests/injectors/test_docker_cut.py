@@ -21,6 +21,11 @@ def fake_target():
     return fake_engine.fake(Engine(box()), {"container": "web"})
 
 
+def real_target():
+    """Yield the same of a container at a real engine."""
+    return fake_engine.real({})
+
+
 PLACE = {
     "id": NETWORK,
     "aliases": ["api"],

@@ -15,6 +15,11 @@ def fake_target():
     return fake_engine.fake(Engine(Box("web")), {"container": "web"})
 
 
+def real_target():
+    """Yield the same of a container at a real engine."""
+    return fake_engine.real({})
+
+
 def life(status, code, begun, **more):
     """Return the evidence of one look."""
     told = {"status": status, "health": None, "exit_code": code, "restarts": 0}

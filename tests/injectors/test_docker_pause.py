@@ -16,6 +16,11 @@ def fake_target():
     return fake_engine.fake(Engine(Box("web")), {"container": "web"})
 
 
+def real_target():
+    """Yield the same of a container at a real engine."""
+    return fake_engine.real({})
+
+
 def test_there_and_back():
     """Paused and frozen; after two withdrawals it runs, and no second unpause was sent."""
     engine = Engine(Box("web"))

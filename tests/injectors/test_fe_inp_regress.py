@@ -6,13 +6,14 @@ import asyncio
 import io
 import json
 import sys
+from contextlib import contextmanager
 
 import aiohttp
 import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from injectors.fe import _visitor
+from injectors.fe import _visitor, inp_regress
 from injectors.fe.inp_regress import compared, injector, lost
 from sim.injector import Company
 from sim.target import Door
@@ -88,6 +89,16 @@ class Front(fake_door.Target):
 def fake_target():
     """Yield what the contract test uses: doors, arguments, and the front end's own list of faults."""
     return fake_door.fake(Front(), ("fe", "rum"), {"p75": "+80ms", "window": "24h"})
+
+
+@contextmanager
+def stand_in():
+    """Let the visitor be a quick one, who needs no browser and few views."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inp_regress, "VIEWS", 3)
+        patch.setattr(inp_regress, "EVERY_S", 0.05)
+        patch.setenv("SIM_BROWSER", "none")
+        yield
 
 
 def site(url):

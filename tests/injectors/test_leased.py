@@ -88,3 +88,16 @@ def test_an_engine_that_answers_in_another_form_is_an_error(ask, told):
         return str(caught.value).replace(url, "URL")
 
     assert fake_door.against(Odd(), work) == told
+
+
+def test_a_fault_that_nobody_renews_goes_by_itself():
+    """At the door of these tests as at the platform's: the kill matrix counts on it."""
+
+    async def work(target, url):
+        receipt = FAULT.receipt(site(url), dose=3)
+        await FAULT.put(site(url), receipt)
+        await FAULT.put(site(url), {**receipt, "ttl_s": 0.0})
+        async with through(site(url), "door") as client:
+            return await FAULT.holds(client, receipt), target.faults, target.leases
+
+    assert fake_door.against(fake_door.Target(), work) == (False, {}, {})

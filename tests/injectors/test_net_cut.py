@@ -14,6 +14,15 @@ def fake_target():
     return fake_toxiproxy.fake({})
 
 
+#: `sim proxy` drops the fault by itself.
+REAL_LEASE = "target"
+
+
+def real_target():
+    """Yield the same of `sim proxy`."""
+    return fake_toxiproxy.served({})
+
+
 @pytest.mark.parametrize("sim", [False, True])
 def test_a_cut_link_refuses(sim):
     """Cut, seen refused by a connection of our own, and enabled again."""

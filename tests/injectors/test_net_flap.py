@@ -17,6 +17,15 @@ def fake_target():
     return fake_toxiproxy.fake({"up": "1s", "down": "1s"})
 
 
+#: `sim proxy` drops the fault by itself.
+REAL_LEASE = "target"
+
+
+def real_target():
+    """Yield the same of `sim proxy`."""
+    return fake_toxiproxy.served({"up": "1s", "down": "1s"})
+
+
 def test_a_flapping_link_starts_cut_and_ends_whole():
     """The fault itself is the cut; its lease on `sim proxy` outlives each cut a little."""
     prepared, effect, state, gone = fake_toxiproxy.used(injector, {"up": "3s", "down": "1s"}, sim=True)

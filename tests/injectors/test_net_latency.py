@@ -14,6 +14,15 @@ def fake_target():
     return fake_toxiproxy.fake({"latency": "40ms", "speaks": "http"})
 
 
+#: `sim proxy` drops the fault by itself.
+REAL_LEASE = "target"
+
+
+def real_target():
+    """Yield the same of `sim proxy`."""
+    return fake_toxiproxy.served({"latency": "40ms", "speaks": "http"})
+
+
 TOXIC = {"name": "r1-1", "stream": "downstream", "toxicity": 1.0, "type": "latency"}
 
 

@@ -13,7 +13,11 @@ from pydantic import ValidationError
 from injectors import _pg
 from injectors.pg.drop_walsender import injector
 from sim.injector import InjectionError
+from sim.target import Door
 from tests.injectors import postgres_target
+
+#: The kill matrix opens all that need the server in one process, one by one.
+HOST = "postgres"
 
 
 @asynccontextmanager
@@ -21,6 +25,14 @@ async def fake_target():
     """Yield what the contract test uses: doors, arguments, and who has the slot."""
     async with postgres_target.shy(postgres_target.primary(), {"slot": "feed"}) as given:
         yield given
+
+
+@asynccontextmanager
+async def apart_target():
+    """Yield the same for an injector in another process: the consumer comes back by itself."""
+    server = postgres_target.primary()
+    with postgres_target.consumer(server):
+        yield {"postgres": Door(url=server.url)}, {"slot": "feed"}, lambda: postgres_target.feed(server)
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ from sim.secret import Secrets
 from sim.target import Door
 from tests.injectors import postgres_target
 
+#: The kill matrix opens all that need the server in one process, one by one.
+HOST = "postgres"
+
 
 @asynccontextmanager
 async def fake_target():

@@ -22,6 +22,10 @@ def state(server):
     return [word for (word,) in server.rows("SELECT pg_get_wal_replay_pause_state()")]
 
 
+#: The kill matrix opens all that need the server in one process, one by one.
+HOST = "postgres"
+
+
 @asynccontextmanager
 async def fake_target():
     """Yield what the contract test uses: doors, arguments, and whether the replay is paused."""

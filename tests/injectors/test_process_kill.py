@@ -29,6 +29,14 @@ async def fake_target():
             yield given
 
 
+@asynccontextmanager
+async def apart_target():
+    """Yield the same for an injector in another process."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with process_target.supervised(Path(folder), {"process": "worker"}) as given:
+            yield given
+
+
 @pytest.fixture
 def made():
     with process_target.tree() as tree:

@@ -108,6 +108,55 @@ def test_a_renewal_cut_by_the_withdrawal_is_waited_for(bench: Bench) -> None:
     assert bench.there == set()
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_change_of_the_drive_that_found_no_answer_is_waited_for(bench: Bench, cut: bool) -> None:
+    """Long after the apply: the drive was just told that nobody answered, or is cut with its request under way."""
+
+    async def drive(site: Site, _: Any) -> None:
+        try:
+            await asyncio.sleep(9.0 if cut else 7.4)
+        finally:
+            lands(bench, 2.0)
+            raise InjectionError("no answer within 0.8 s")
+
+    async def story(injections: Injections) -> bool:
+        await injections.prepare()
+        injections.intend(0.0)
+        await injections.apply()
+        await asyncio.sleep(7.5)
+        gone = await injections.withdraw()
+        await asyncio.sleep(5.0)
+        return gone
+
+    bench.odd = {"a": {"drive": drive}}
+    assert bench.play(story) is True
+    assert bench.there == set()
+
+
+def test_a_drive_that_does_not_let_go_is_waited_for(bench: Bench) -> None:
+    """It was cut, goes on all the same, and what it sends lands behind the withdrawal."""
+
+    async def drive(site: Site, _: Any) -> None:
+        try:
+            await asyncio.sleep(60.0)
+        except asyncio.CancelledError:
+            lands(bench, 3.0)
+            await asyncio.sleep(2.5)
+
+    async def story(injections: Injections) -> bool:
+        await injections.prepare()
+        injections.intend(0.0)
+        await injections.apply()
+        await asyncio.sleep(7.5)
+        gone = await injections.withdraw()
+        await asyncio.sleep(5.0)
+        return gone
+
+    bench.odd = {"a": {"drive": drive}}
+    assert bench.play(story) is True
+    assert bench.there == set()
+
+
 def test_recovery_waits_for_what_the_dead_runner_had_sent(bench: Bench) -> None:
     """Killed with its apply under way, recovered at once: the fault lands 2 s later and is withdrawn all the same."""
 

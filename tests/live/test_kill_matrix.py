@@ -23,7 +23,19 @@ import pytest
 from sim import undo
 from tests.live.matrix import soak
 from tests.live.matrix.bench import Bench
-from tests.live.matrix.cases import KILLS, PROFILE, ROOM, ROOT, Case, Ended, oddities, product, told
+from tests.live.matrix.cases import (
+    JOINED,
+    KILLS,
+    PROFILE,
+    ROOM,
+    ROOT,
+    Case,
+    Ended,
+    accompanied,
+    oddities,
+    product,
+    told,
+)
 from tests.live.matrix.store import ODD
 
 pytestmark = pytest.mark.timeout(600)
@@ -43,9 +55,6 @@ CONTROL = Case(at="mark phase observe", how="SIGKILL", job={"no_watchdog": True}
 #: Phases and records that these runs never come to, and why no fault can be in then, or which test kills there.
 NOT_HERE = {
     "phase quiet": "before t0: waits for alerts, of which the store has none",
-    "phase accompany": "before t0: these faults bring no company; tests/live/test_fe.py kills a runner and a visitor",
-    "journal company": "as above; it is no fault, and ends with its standard input",
-    "journal company_ended": "as above",
 }
 
 
@@ -58,7 +67,9 @@ class Played:
     """What became of every case."""
 
     dry: Ended
+    joined: Ended
     kills: list[Ended]
+    company: list[Ended]
     odd: list[Ended]
     random: list[Ended]
     disks: list[Ended]
@@ -77,9 +88,10 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 async def _played(folder: Path) -> Played:
     started = time.monotonic()
     async with Bench(folder).open() as bench:
-        (dry,) = await bench.all([Case()])
+        dry, joined = await bench.all([Case(), Case(faults=(JOINED,))])
         groups = (
             product(dry),
+            accompanied(joined, dry),
             oddities(),
             [soak.case(seed) for seed in SEEDS],
             [Case(job=dict(disk)) for disk in DISKS],
@@ -94,8 +106,8 @@ async def _played(folder: Path) -> Played:
         ended = ended[len(group) :]
     cases_in_all = sum(map(len, shares)) + len(spoilt) + len(full)
     print(f"kill matrix: {len(dry.points)} points, {cases_in_all} cases, {time.monotonic() - started:.0f} s")
-    kills, odd, chance, disks, control = shares
-    return Played(dry, kills, odd, chance, disks, control[0], second, spoilt, full)
+    kills, company, odd, chance, disks, control = shares
+    return Played(dry, joined, kills, company, odd, chance, disks, control[0], second, spoilt, full)
 
 
 async def _second(bench: Bench) -> tuple[int, str, dict[str, Any]]:
@@ -117,8 +129,9 @@ async def _second(bench: Bench) -> tuple[int, str, dict[str, Any]]:
 
 
 def test_a_run_that_nobody_kills_passes(played: Played) -> None:
-    """The story that all kills are cut from: exit 0, nothing stays."""
-    assert (played.dry.code, told([played.dry])) == (0, [])
+    """The stories that all kills are cut from: exit 0, nothing stays."""
+    for dry in (played.dry, played.joined):
+        assert (dry.code, told([dry])) == (0, [])
 
 
 @pytest.mark.parametrize("how", KILLS)
@@ -127,6 +140,14 @@ def test_killed_at_every_point_nothing_stays(played: Played, how: str) -> None:
     ended = [each for each in played.kills if each.case.how == how]
     watched = sum(there for _, there in played.dry.points)
     assert len(ended) == (watched if how == "watchdog" else len(played.dry.points))
+    assert told(ended) == []
+
+
+@pytest.mark.parametrize("how", [*KILLS, None])
+def test_company_never_outlives_the_run(played: Played, how: str | None) -> None:
+    """At each step of its own, and some of the fault's: it ends unaided, a deaf one by whoever is left to end it."""
+    ended = [each for each in played.company if each.case.how == how]
+    assert {each.case.deaf for each in ended} == ({True} if how is None else {True, False})
     assert told(ended) == []
 
 
@@ -155,12 +176,14 @@ def _said() -> set[str]:
 
 def test_every_step_is_a_point(played: Played) -> None:
     """Each phase and each record of the journal that stands in the source was killed at, before and after."""
-    seen = {point for point, _ in played.dry.points}
+    seen = {point for dry in (played.dry, played.joined) for point, _ in dry.points}
     said = _said()
     assert len(said) > 12, "the source does not look as this test believes"
     short = {point.removeprefix("mark ") for point in seen if point.startswith("mark phase ")}
     short |= {" ".join(point.split()[:2]) for point in seen if point.startswith("journal ")}
     assert said - short == set(NOT_HERE)
+    killed = {each.case.at for each in (*played.kills, *played.company)}
+    assert seen - killed == set()
     for point in [point for point in seen if point.endswith(" before")]:
         after = (point.removesuffix("before") + word for word in ("after", "answered"))
         assert seen & set(after), f"nothing comes after {point!r}"
@@ -364,7 +387,7 @@ async def _full(bench: Bench) -> list[Full]:
 
     async def one(room: int) -> Full:
         made = await project(bench, f"full-{room}")
-        job = {"folder": str(made.journal.parent), "recover": True, "store": ""}
+        job = {"folder": str(made.journal.parent), "do": "recover", "store": ""}
         codes, faults = [], []
         for number, more in enumerate(({"room": room}, {})):
             codes.append(await (await bench.start({**job, "id": f"recover-{room}-{number}", **more})))

@@ -29,6 +29,7 @@ from tests.live.matrix.cases import (
     DEADLY,
     LEASED_S,
     LOOSE_S,
+    MARK,
     ROOM,
     ROOT,
     SETTLE_S,
@@ -202,6 +203,16 @@ def locked(machine: Path, instance: str) -> bool:
     return False
 
 
+def started_by(folder: Path) -> list[int]:
+    """Return the company that a run has started, by the mark in its environment: also what is in no journal."""
+    mark, found = f"{MARK}={folder}".encode(), []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if b"killroom._company" in (path / "cmdline").read_bytes():
+                found += [int(path.name)] if mark in (path / "environ").read_bytes().split(b"\0") else []
+    return found
+
+
 class Oracle:
     """Looks at the target and at what the run left, after the runner has ended."""
 
@@ -245,10 +256,19 @@ class Oracle:
                 self.wrong.append(f"{each} stayed for {at - self.killed:.1f} s, longer than {bound:g} s")
         doubled = [each for each, count in found["applies"].items() if count > 1]
         self.wrong += [f"{each} was applied more than once" for each in doubled]
+        await self._alone(lost)
         if journal.exists() and undo.read(journal).unfinished and not lost and self.ended.code != 6:
             self.wrong.append("its journal is not finished")
         if found["gate"] != "open" and not lost:
             self.left.append("the gate was not put back")
+
+    async def _alone(self, lost: bool) -> None:
+        """Its company ends by itself; a deaf one only while somebody is there to end it."""
+        if lost and self.ended.case.deaf:
+            return
+        while (there := started_by(self.ended.folder)) and time.monotonic() < self.killed + LOOSE_S + SLACK_S:
+            await asyncio.sleep(0.05)
+        self.wrong += [f"its company goes on: process {pid}" for pid in there]
 
     async def _recovered(self, lost: bool) -> None:
         """Recovery leaves nothing, and a second one has nothing to do."""
@@ -271,6 +291,7 @@ class Oracle:
         while (found := await self.bench.look(self.ended.space))["pending"]:
             await asyncio.sleep(0.05)
         self.wrong += [f"{name} is in after recover" for name in found["faults"]]
+        self.wrong += [f"its company goes on after recover: process {pid}" for pid in started_by(self.ended.folder)]
         if found["gate"] != "open":
             self.wrong.append("the gate is not as before after recover")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ AT_ONCE = 8
 TTL_S, SETTLE_S = 1.0, 1.0
 
 TARGET = "killstore"
+
+#: In the environment of a run and of all that it starts: the run's folder. So what is in no journal is found, too.
+MARK = "KILLROOM_RUN"
 
 PROFILE: dict[str, Any] = {
     "target": TARGET,
@@ -56,6 +59,9 @@ OVER = "mark fault.gone 1"
 #: Ways to go that leave the runner no time for anything.
 DEADLY = ("SIGKILL", "group", "everything")
 
+#: A run with company, and one whose company does not end with its input.
+JOINED, DEAF = "store.joined()", "store.joined(deaf=true)"
+
 KILLS = (*CODES, *DEADLY, "watchdog")
 
 
@@ -73,9 +79,15 @@ class Case:
     over: bool = False
     job: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def deaf(self) -> bool:
+        """Whether its company ends only when it is made to."""
+        return DEAF in self.faults
+
     def __str__(self) -> str:
         when = f"{self.after_s:.3f} s" if self.after_s is not None else self.at
         odd = f", {self.odd} at {self.odd_at}" if self.odd else ""
+        odd += f", {' and '.join(self.faults)}" if self.faults else ""
         return f"{self.how} at {when}{odd}{', recovered at once' if self.at_once else ''}"
 
 
@@ -114,6 +126,19 @@ def product(dry: Ended) -> list[Case]:
         for point, watched in dry.points
         if watched or how != "watchdog"
     ]
+
+
+#: Steps that a run with company has in common with others, and is killed at all the same.
+TOGETHER = ("call apply leased sent", "mark phase observe", "call withdraw leased sent", "mark phase restore")
+
+
+def accompanied(joined: Ended, dry: Ended) -> list[Case]:
+    """Return the points that only a run with company passes, and some of the others, killed in every way."""
+    alone = {point for point, _ in dry.points}
+    steps = [point for point, _ in joined.points if point not in alone or point in TOGETHER]
+    cases = [replace(each, faults=(JOINED,)) for each in product(joined) if each.at in steps]
+    deaf = [Case(at="mark phase observe", how=how, faults=(DEAF,)) for how in KILLS]
+    return [*cases, *deaf, Case(faults=(DEAF,))]
 
 
 #: Where a request of an odd target is under way.

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.live.matrix.bench import Bench
 from tests.live.matrix.cases import AT_ONCE, KILLS, LEASED_S, LOOSE_S, ROOT, Case, Ended, told
+from tests.live.matrix.every import Drill, Every, Played, installed
 from tests.live.matrix.store import ODD
 
 PAGE = ROOT / "docs" / "leak-rate.md"
@@ -29,6 +30,12 @@ STORY_S = 1.4
 
 #: How many of the targets behave oddly.
 ODDLY = 0.4
+
+#: How many runs are of any one of the installed injectors, against the target that its own test brings.
+OTHERS = 0.3
+
+#: How many of those run at a time, beside the others; and how long one takes, about, seconds.
+OTHERS_AT_ONCE, OTHERS_S = 4, 2.0
 
 
 def case(seed: int) -> Case:
@@ -47,13 +54,25 @@ def case(seed: int) -> Case:
     )
 
 
-async def soak(seeds: Sequence[int], folder: Path) -> list[Ended]:
+def other(seed: int, names: Sequence[str]) -> Drill | None:
+    """Return the run of one of the installed injectors that this seed stands for; null for the most."""
+    chance = random.Random(f"other {seed}")
+    if chance.random() >= OTHERS:
+        return None
+    return Drill(chance.choice(names), how=chance.choice(KILLS), after_s=chance.uniform(0.0, OTHERS_S))
+
+
+async def soak(seeds: Sequence[int], folder: Path) -> list[Ended | Played]:
     """Run the cases of these seeds."""
+    names = installed()
+    others = {seed: drill for seed in seeds if (drill := other(seed, names)) is not None}
     async with Bench(folder).open() as bench:
-        return await bench.all([case(seed) for seed in seeds])
+        cases = bench.all([case(seed) for seed in seeds if seed not in others])
+        ended, drilled = await asyncio.gather(cases, Every(bench, OTHERS_AT_ONCE).all(list(others.values())))
+        return [*ended, *drilled]
 
 
-def table(ended: Sequence[Ended]) -> str:
+def table(ended: Sequence[Ended | Played]) -> str:
     """Return what was left behind, by the way in which the run was killed."""
     rows = [
         "| killed | runs | still alive then | left unaided | left after `sim recover` | anything else wrong |",
@@ -69,11 +88,13 @@ def table(ended: Sequence[Ended]) -> str:
     return "\n".join(rows)
 
 
-def page(shown: str, ended: Sequence[Ended], command: str, took_s: float) -> str:
+def page(shown: str, ended: Sequence[Ended | Played], command: str, took_s: float) -> str:
     """Return the page: how it was measured, where, when, and the table."""
     leaks = sum(bool(each.left) or any("after recover" in why for why in each.wrong) for each in ended)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    when = f"on {time.strftime('%Y-%m-%d')}, {machine}, {AT_ONCE} runs at a time, in {took_s:.0f} s"
+    when = f"on {time.strftime('%Y-%m-%d')}, {machine}, {AT_ONCE + OTHERS_AT_ONCE} runs at a time, in {took_s:.0f} s"
+    others = [each for each in ended if isinstance(each, Played)]
+    kinds = len({each.case.injector for each in others})
     return f"""# Leak rate
 
 **{leaks} of {len(ended)}** killed runs left a fault, or a state that it had changed, behind.
@@ -81,9 +102,10 @@ def page(shown: str, ended: Sequence[Ended], command: str, took_s: float) -> str
 Made by `{command}`
 {when}.
 
-Each run is the whole story of `sim run` with one to three faults, some with a lease on the target and some without,
-against a fault store that in {ODDLY:.0%} of the runs behaves oddly
-({", ".join(ODD)}), and is killed at a random moment.
+Each run is the whole story of `sim run`, and is killed at a random moment. {len(others)} are of one of {kinds}
+installed injectors, against the target that its own test brings. The others have one to three faults, some with a lease
+on the target and some without, against a fault store that in {ODDLY:.0%} of the runs behaves oddly
+({", ".join(ODD)}).
 Left unaided: still there although it must go by itself: a leased fault after every kill (within {LEASED_S:g} s), one
 without a lease, and the state that a fault had changed, after every kill but that of runner and watchdog together
 (within {LOOSE_S:g} s). What nobody is left to withdraw is for `sim recover`, which is run after each

@@ -15,7 +15,6 @@ import os
 import resource
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,8 @@ from sim.plan import Plan
 from sim.resolve import resolve
 from sim.secret import Secrets
 from sim.target import Target
-from tests.live.matrix.cases import PROFILE, SETTLE_S, TTL_S
+from tests.live.matrix.cases import MARK, PROFILE, SETTLE_S, TTL_S
+from tests.live.matrix.points import Points
 
 #: Both kinds of lease in one run.
 FAULTS = ("store.leased()", "store.loose()")
@@ -43,68 +43,6 @@ def planned(catalogue: Catalogue, faults: tuple[str, ...] = FAULTS, hold: str = 
     """Return the plan of a run with these faults, which ends by itself about a second after its start."""
     exercise = Exercise.model_validate({"inject": faults, "expect": "gate=='blocked'", "hold": hold})
     return resolve("kill", exercise, Target.model_validate(PROFILE), catalogue)
-
-
-class Points:
-    """Names the points that are passed, writes them down, and kills at one of them."""
-
-    def __init__(self, folder: Path, at: str | None, how: str | None) -> None:
-        self.folder, self.at, self.how = folder, at, how
-        self.seen: set[str] = set()
-        self.dog: int | None = None
-        self.again = False
-        self._withdrawing = False
-        self._trace = os.open(folder / "points.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-
-    def reach(self, point: str) -> None:
-        """Pass a point; the first time it may be the one to be killed at."""
-        if self.again and (self._withdrawing or point.startswith("write verdicts")):
-            self.again = False
-            os.kill(os.getpid(), signal.SIGTERM)  # in the middle of the withdrawal that the first one began
-        self._withdrawing |= point.startswith("call withdraw")
-        if point in self.seen:
-            return
-        self.seen.add(point)
-        self._write({"point": point, "dog": _alive(self.dog)})
-        if point == self.at and self.how is not None:
-            self._write({"killed": time.monotonic(), "how": self.how})
-            self._kill(self.how)
-
-    def _write(self, line: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # a full disk is full for this, too
-            os.write(self._trace, json.dumps(line).encode() + b"\n")
-
-    def _kill(self, how: str) -> None:
-        match how:
-            case "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGKILL":
-                os.kill(os.getpid(), getattr(signal, how))
-            case "SIGTERM twice":
-                os.kill(os.getpid(), signal.SIGTERM)
-                self.again = True
-            case "group":
-                os.killpg(0, signal.SIGKILL)
-            case "watchdog":
-                self._kill_dog()
-            case "everything":
-                self._kill_dog()
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "SIGSTOP":
-                os.kill(os.getpid(), signal.SIGSTOP)
-            case _:
-                raise ValueError(how)
-
-    def _kill_dog(self) -> None:
-        if self.dog is not None and _alive(self.dog):
-            os.kill(self.dog, signal.SIGKILL)
-
-
-def _alive(pid: int | None) -> bool:
-    if pid is None:
-        return False
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:
-        return False
 
 
 def spied(points: Points) -> None:
@@ -179,6 +117,7 @@ def live(job: dict[str, Any], catalogue: Catalogue, plan: Plan) -> int:
     points = Points(folder, job.get("at"), job.get("how"))
     injection.IN_FLIGHT_S = SETTLE_S
     restore.PATIENCE_S = SETTLE_S
+    os.environ[MARK] = str(folder)
     spied(points)
     if "disk" in job:
         if "room" in job:  # the journal is nearly as long as it may be: its disk is full before that of the record

@@ -5,6 +5,7 @@ One JSON object a line comes in (a job, or whom to kill); one goes out for each 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -17,13 +18,16 @@ from typing import Any
 
 from expectations.observers import http_state  # noqa: F401 - imported once, before the forks
 from sim.catalogue import Catalogue, catalogue
-from tests.live.matrix import victim
+from tests.live.matrix import drill, fakes, victim
 
 
 def main() -> int:
     """Serve jobs until standard input ends; then end whatever is left."""
     names = catalogue()
     plan = victim.planned(names)
+    for name in names.injectors:
+        with contextlib.suppress(Exception):  # told by the host that needs it
+            fakes.brought(name)
     wake, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -81,13 +85,24 @@ def _victim(job: dict[str, Any], names: Catalogue, plan: Any) -> int:
         os.setsid()
         folder = Path(job["folder"])
         folder.mkdir(parents=True, exist_ok=True)
-        out = os.open(folder / "victim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = "host.log" if job.get("do") == "host" else "victim.log"
+        out = os.open(folder / log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         null = os.open(os.devnull, os.O_RDONLY)
         for fd, target in ((null, 0), (out, 1), (out, 2)):
             os.dup2(fd, target)
         if job.get("faults"):
             plan = victim.planned(names, tuple(job["faults"]))
-        code = victim.finish(job, names) if job.get("recover") else victim.live(job, names, plan)
+        match job.get("do", "run"):
+            case "host":
+                if not job["shared"]:  # a server runs as another user, who must come to its files
+                    drill.at_home(folder)
+                code = fakes.host(folder, float(job["most_s"]))
+            case "drill":
+                code = drill.live(job, names)
+            case "recover":
+                code = victim.finish(job, names)
+            case _:
+                code = victim.live(job, names, plan)
     except BaseException:  # noqa: BLE001 - a victim must never return into the zygote's loop
         traceback.print_exc()
     sys.stdout.flush()

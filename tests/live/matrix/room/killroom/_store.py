@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from sim.injector import InjectionError, Injector, Prepared, Probe, Receipt, Site
+from sim.injector import Company, InjectionError, Injector, Prepared, Probe, Receipt, Site
 
 #: How long an answer may take, seconds.
 CLIENT_S = 0.5
@@ -24,6 +24,12 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     duration: float = 60.0
+
+
+class Joined(Params):
+    """One that brings company: `deaf` company does not end with its input, and heeds no SIGTERM."""
+
+    deaf: bool = False
 
 
 async def ask(site: Site, point: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -57,8 +63,8 @@ async def ask(site: Site, point: str, method: str, path: str, body: Any = None) 
     return status, json.loads(rest or b"null")
 
 
-def made(name: str, lease: Literal["target", "none"]) -> Injector:
-    """Return the injector called `name`."""
+def made(name: str, lease: Literal["target", "none"], company: str = "") -> Injector:
+    """Return the injector called `name`; `company` is the module of a process that goes with it."""
 
     def path(receipt: Receipt) -> str:
         return f"/faults/{quote(str(receipt['fault']), safe='')}"
@@ -88,9 +94,12 @@ def made(name: str, lease: Literal["target", "none"]) -> Injector:
         status, _ = await ask(site, f"gone {name}", "GET", path(receipt))
         return Probe(status == 404, {"status": status})
 
+    def accompany(_: Site, params: BaseModel) -> Company:
+        return Company(company, {"deaf": getattr(params, "deaf", False)}, ready_s=20.0)
+
     return Injector(
         summary="a fault of the store",
-        params=Params,
+        params=Joined if company else Params,
         doors=("store",),
         lease=lease,
         prepare=prepare,
@@ -101,4 +110,5 @@ def made(name: str, lease: Literal["target", "none"]) -> Injector:
         signal=lambda _: (),
         duration_s=lambda params: getattr(params, "duration", None),
         renew=renew if lease == "target" else None,
+        accompany=accompany if company else None,
     )
