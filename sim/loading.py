@@ -6,12 +6,14 @@ what stands in the nearer one hides what is called the same in the farther.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sim.exercise import Exercise, ExerciseFile
+from sim.places import MARKER
 from sim.problem import InvalidFile, Problem, Refusal, Usage, did_you_mean, listing
 from sim.target import Target
 from sim.validation import validate
@@ -20,6 +22,7 @@ from sim.yamlfile import Document, parse_file
 if TYPE_CHECKING:
     from sim.places import Places
 
+#: The target of a project whose ``sim.toml`` names none.
 DEFAULT_TARGET = "mbp-local"
 TARGETS = "targets"
 _SUFFIXES = (".yaml", ".yml")
@@ -81,8 +84,23 @@ def load_scenario(file: Path) -> Scenario:
     return Scenario(file, dict(validate(document, ExerciseFile, under="exercises").exercises), document)
 
 
-def load_target_file(name_or_file: str, places: Places) -> TargetFile:
-    """Return the profile called `name_or_file`, or in that file. Raises `Usage`, `InvalidFile`."""
+def default_target(places: Places) -> str:
+    """Return the target that the project's ``sim.toml`` names (``target = "shop"``), else ours. Raises `Usage`."""
+    file = places.root / MARKER
+    try:
+        told = tomllib.loads(file.read_text(encoding="utf-8")).get("target", DEFAULT_TARGET)
+    except FileNotFoundError:
+        return DEFAULT_TARGET
+    except (OSError, ValueError) as error:
+        raise Usage(f"{shown(file)}: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(told, str) or not told:
+        raise Usage(f'{shown(file)}: target is the name of a target: target = "shop"')
+    return told
+
+
+def load_target_file(name_or_file: str | None, places: Places) -> TargetFile:
+    """Return the profile called `name_or_file`, or in that file; None: the default. Raises `Usage`, `InvalidFile`."""
+    name_or_file = name_or_file or default_target(places)
     file = _target_path(name_or_file, places)
     document = parse_file(file, shown(file))
     target = validate(document, Target)
@@ -93,8 +111,8 @@ def load_target_file(name_or_file: str, places: Places) -> TargetFile:
     return TargetFile(file, target, document)
 
 
-def load_target(name_or_file: str, places: Places) -> Target:
-    """Return the target called `name_or_file`, or in that file. Raises `Usage`, `InvalidFile`."""
+def load_target(name_or_file: str | None, places: Places) -> Target:
+    """Return the target called `name_or_file`, or in that file; None: the default. Raises `Usage`, `InvalidFile`."""
     return load_target_file(name_or_file, places).target
 
 

@@ -116,7 +116,7 @@ def _written(folder: Path, draft: Draft, force: bool) -> list[Path]:
         target_file.parent.mkdir(parents=True, exist_ok=True)
         absolute = folder.absolute()
         if not any(is_root(each) for each in (absolute, *absolute.parents)):
-            (folder / MARKER).touch()
+            (folder / MARKER).write_text(f'target = "{draft.name}"\n', encoding="utf-8")
             made.append(folder / MARKER)
         for path, text in texts.items():
             path.write_text(text, encoding="utf-8")

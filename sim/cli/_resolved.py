@@ -26,7 +26,7 @@ class Asked:
     exercises: tuple[Resolved, ...]
 
 
-def asked(selectors: Sequence[str], tags: Sequence[str], all_: bool, target: str) -> Asked:
+def asked(selectors: Sequence[str], tags: Sequence[str], all_: bool, target: str | None) -> Asked:
     """Load the target, pick the exercises, resolve each. Raises `Refusal`."""
     from sim.catalogue import catalogue
     from sim.checking import resolved

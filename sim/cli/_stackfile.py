@@ -7,8 +7,8 @@ from pathlib import Path
 from sim.places import Places
 
 
-def stack_file(target: str, places: Places) -> Path:
-    """Return the stack file of the target `target` (a name or a file). Raises `Refusal` when it has none."""
+def stack_file(target: str | None, places: Places) -> Path:
+    """Return the stack file of a target (a name or a file; None: the default). Raises `Refusal` when it has none."""
     from sim import stack
     from sim.loading import load_target
     from sim.problem import Usage

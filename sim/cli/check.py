@@ -9,20 +9,21 @@ import click
 
 from sim.catalogue import Catalogue, catalogue
 from sim.checking import Checked, check_file
-from sim.loading import DEFAULT_TARGET, TARGETS, TargetFile, load_target_file, scenario_files, target_files
+from sim.loading import TARGETS, TargetFile, load_target_file, scenario_files, target_files
 from sim.places import places
 from sim.problem import InvalidFile, Problem, Usage
 
 
 @click.command(name="check")
 @click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--target", "target_name", metavar="NAME|FILE", help=f"The target to check against ({DEFAULT_TARGET}).")
+@click.option("--target", "target_name", metavar="NAME|FILE", help="The target to check against.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(paths: tuple[Path, ...], target_name: str | None, format_: str) -> None:
     """Check exercise files and target profiles: form, names and types, without touching anything.
 
-    PATHS are files and folders; without any, everything of this project is checked. Every finding is listed, with its
-    line and column. Exits with 3 if there is one.
+    PATHS are files and folders; without any, everything of this project is checked. Exercises are checked against one
+    target: --target, else what sim.toml names, else mbp-local. Every finding is listed, with its line and column. Exits
+    with 3 if there is one.
     """
     names = catalogue()
     files = _files(paths)
@@ -48,6 +49,8 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
     if not paths:
         here = places()
         found = [*scenario_files(here), *target_files(here).values()]
+        own = [file for file in found if file.is_relative_to(here.scenario_dirs[0])]
+        found = own or found  # the shipped ones are of another project, and of its targets
     else:
         found = [file for path in paths for file in ([path] if not path.is_dir() else sorted(path.rglob("*.y*ml")))]
     if not found:
@@ -63,7 +66,7 @@ def _target(name: str | None, files: list[Path]) -> tuple[TargetFile | None, tup
     if name is None and all(file.resolve().parent.name == TARGETS for file in files):
         return None, (), None
     try:
-        return load_target_file(name or DEFAULT_TARGET, places()), (), None
+        return load_target_file(name, places()), (), None
     except InvalidFile as error:
         return None, error.problems, None
     except Usage as error:

@@ -15,6 +15,7 @@ from sim.loading import (
     NothingSelected,
     Selected,
     TargetFile,
+    default_target,
     load_scenario,
     load_target_file,
     scenario_files,
@@ -40,7 +41,7 @@ class Row:
 
 @click.command(name="list")
 @click.option("--tag", "tags", multiple=True, help="Only exercises with this tag (several: with one of them).")
-@click.option("--target", "target_name", metavar="NAME|FILE", help=f"The target to run them on ({DEFAULT_TARGET}).")
+@click.option("--target", "target_name", metavar="NAME|FILE", help="The target to run them on.")
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(tags: tuple[str, ...], target_name: str | None, format_: str) -> None:
     """List what there is: exercises and whether they can run, targets, injectors, observers, chains, reports."""
@@ -79,9 +80,9 @@ def command(tags: tuple[str, ...], target_name: str | None, format_: str) -> Non
 def _target(name: str | None, here: Places) -> TargetFile | None:
     """Return the target asked for; without one asked for, the default where there is one."""
     try:
-        return load_target_file(name or DEFAULT_TARGET, here)
+        return load_target_file(name, here)
     except Usage:
-        if name is not None:
+        if name is not None or default_target(here) != DEFAULT_TARGET:
             raise
         return None
 

@@ -12,9 +12,9 @@ import click
 @click.argument("selectors", nargs=-1)
 @click.option("--tag", "tags", multiple=True, help="Every exercise with this tag.")
 @click.option("--all", "all_", is_flag=True, help="Every exercise.")
-@click.option("--target", default="mbp-local", show_default=True, help="Name or file of the target profile.")
+@click.option("--target", metavar="NAME|FILE", help="The target profile; default: what sim.toml names, else mbp-local.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def command(selectors: tuple[str, ...], tags: tuple[str, ...], all_: bool, target: str, form: str) -> None:
+def command(selectors: tuple[str, ...], tags: tuple[str, ...], all_: bool, target: str | None, form: str) -> None:
     """Resolve exercises against a target and print their plans. Opens nothing, asks the target nothing."""
     from sim.cli._resolved import asked
 

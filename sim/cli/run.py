@@ -50,7 +50,7 @@ REPORTS = ("terminal", "json", "junit", "markdown")
 @click.argument("selectors", nargs=-1)
 @click.option("--tag", "tags", multiple=True, help="Every exercise with this tag.")
 @click.option("--all", "all_", is_flag=True, help="Every exercise.")
-@click.option("--target", default="mbp-local", show_default=True, help="Name or file of the target profile.")
+@click.option("--target", metavar="NAME|FILE", help="The target profile; default: what sim.toml names, else mbp-local.")
 @click.option("--stack", default="default", show_default=True, help="Which of several stacks of the target.")
 @click.option("--keep-up", is_flag=True, help="Leave the stack up that this run brought up.")
 @click.option("--allow-firing", multiple=True, metavar="NAME=REASON", help="Go on although this alert fires.")
@@ -65,7 +65,7 @@ def command(
     selectors: tuple[str, ...],
     tags: tuple[str, ...],
     all_: bool,
-    target: str,
+    target: str | None,
     stack: str,
     keep_up: bool,
     allow_firing: tuple[str, ...],

@@ -6,9 +6,9 @@ import click
 
 
 @click.command("up")
-@click.option("--target", default="mbp-local", show_default=True, help="Name or file of the target profile.")
+@click.option("--target", metavar="NAME|FILE", help="The target profile; default: what sim.toml names, else mbp-local.")
 @click.option("--stack", "name", default="default", show_default=True, help="Which of several stacks side by side.")
-def command(target: str, name: str) -> None:
+def command(target: str | None, name: str) -> None:
     """Bring a target's stack up and leave it up, until `sim down`.
 
     Does nothing when it is up already; clears away a half-dead one first. When it cannot be made ready, everything is

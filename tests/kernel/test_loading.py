@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from sim.loading import NothingSelected, load_scenario, load_target, load_target_file, select, target_files
+from sim.loading import (
+    NothingSelected,
+    default_target,
+    load_scenario,
+    load_target,
+    load_target_file,
+    select,
+    target_files,
+)
 from sim.places import Places
 from sim.problem import InvalidFile, Usage
 
@@ -56,6 +64,30 @@ def test_a_nearer_profile_hides_a_farther_one(here):
     assert list(target_files(here)) == ["toy", "other"]
     profile = load_target_file("toy", here)
     assert profile.document.mark(("environment",)).line == 2
+
+
+@pytest.mark.parametrize(("text", "meant"), [
+    (None, "mbp-local"), ("", "mbp-local"), ('target = "toy"\n', "toy"),
+])  # fmt: skip
+def test_the_project_names_its_default(here, text: str | None, meant: str):
+    """What sim.toml names is loaded where nothing else is asked for."""
+    if text is not None:
+        (here.root / "sim.toml").write_text(text, encoding="utf-8")
+    assert default_target(here) == meant
+    if meant == "toy":
+        assert load_target(None, here) == load_target("toy", here)
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("target = 3\n", 'sim.toml: target is the name of a target: target = "shop"'),
+    ("target =\n", "sim.toml: Invalid value (at line 1, column 9)"),
+])  # fmt: skip
+def test_a_project_file_that_cannot_be_read_is_told(here, text: str, told: str):
+    """The file is named, and what is wrong with it."""
+    (here.root / "sim.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(Usage) as caught:
+        default_target(here)
+    assert str(caught.value) == told
 
 
 def test_an_unknown_profile_says_what_was_meant(here):
