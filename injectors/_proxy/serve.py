@@ -13,8 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
-from injectors._proxy import address
+from injectors._proxy import address, timer
 from injectors._proxy.api import Api
+from injectors._proxy.clock import Clock
 from injectors._proxy.proxy import Settings
 from injectors._proxy.registry import Populated, Registry
 from sim.refusal import Refusal
@@ -42,11 +43,11 @@ class Server:
         dial_s: float = DIAL_S,
         token: str | None = None,
         tell: Callable[[str], None],
-        clock: Any = None,
+        clock: Clock | None = None,
     ) -> None:
         self.seed = secrets.randbits(32) if seed is None else seed
-        loop = asyncio.get_running_loop()
-        self.registry = Registry(Settings(clock or loop, self.seed, dial_s, tell))
+        self._clock = clock or timer.best(asyncio.get_running_loop())
+        self.registry = Registry(Settings(self._clock, self.seed, dial_s, tell))
         self._api = Api(self.registry, token)
         self._runner: web.ServerRunner | None = None
         self.url = ""
@@ -77,6 +78,8 @@ class Server:
         self.registry.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if isinstance(self._clock, timer.FineClock):
+            self._clock.close()
 
 
 async def serve(
