@@ -187,8 +187,8 @@ def carried(at: Address, count: int, what: bytes) -> float:
     began = time.perf_counter()
     with opened(at, what + count.to_bytes(8, "big")) as link:
         if what == b"u":
-            for _ in range(0, count, len(room)):
-                link.sendall(room[: min(len(room), count)])
+            for sent in range(0, count, len(room)):
+                link.sendall(room[: count - sent])  # one byte too many and the service's close would be a reset
             _exactly(link, 1)
         else:
             while count > 0 and (got := link.recv_into(room)):

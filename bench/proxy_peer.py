@@ -51,7 +51,7 @@ def _exactly(client: socket.socket, count: int) -> bytes:
 
 def _swallow(client: socket.socket, left: int) -> None:
     room = bytearray(256 * 1024)
-    while left > 0 and (count := client.recv_into(room)):
+    while left > 0 and (count := client.recv_into(room, min(left, len(room)))):
         left -= count
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+
 import pytest
 
 from bench import proxy
@@ -20,6 +24,30 @@ def test_each_way_gives_each_figure() -> None:
         assert all(value >= 0 for values in seen[key].values() for value in values)
     assert min(seen["late_p50"]["sim proxy"] + seen["late_p50"]["Toxiproxy 2.12"]) >= 99
     assert len(proxy.table(seen).splitlines()) == 2 + len(proxy.ROWS)
+
+
+def test_no_byte_too_many_is_sent_up() -> None:
+    """What the service leaves unread when it closes makes a reset, which overtakes the byte that it answered."""
+    taken: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                got = 0
+                while got < 9 + 300_000:
+                    got += len(client.recv(1 << 20))
+                client.settimeout(0.2)
+                with contextlib.suppress(TimeoutError):
+                    got += len(client.recv(1 << 20))
+                taken.append(got)
+                client.sendall(b"!")
+
+        worker = threading.Thread(target=serve)
+        worker.start()
+        proxy.carried(listener.getsockname(), 300_000, b"u")
+        worker.join(10)
+    assert taken == [9 + 300_000]
 
 
 def test_the_table_says_where_a_goal_is_missed() -> None:
