@@ -44,7 +44,7 @@ def broken(service: dict[str, Any]) -> set[str]:
         "no new privilege": service.get("security_opt") == ["no-new-privileges:true"],
         "not privileged": not {"privileged", "network_mode", "pid", "ipc", "devices"} & set(service),
         "no root": re.fullmatch(r"[1-9]\d*:[1-9]\d*", service.get("user", "")) is not None,
-        "loopback": all(re.match(r"127\.0\.0\.1:\$\{SIM_PORT_[A-Z_]+:-\d+\}:\d+$", port)
+        "loopback": all(re.match(r"127\.0\.0\.1:(\$\{SIM_PORT_[A-Z_]+:-\d+\}):(\d+|\1)$", port)
                         for port in service.get("ports", [])),
         "no socket": not any(re.search(r"docker\.sock|/run/docker|/var/run(?!/postgresql)", str(mount))
                              for mount in service.get("volumes", [])),
@@ -115,7 +115,9 @@ def test_debezium_is_a_profile_with_its_configuration():
     assert source["connector.class"] == "io.debezium.connector.postgresql.PostgresConnector"
     assert (source["plugin.name"], source["slot.name"]) == ("pgoutput", "debezium")
     link = next(each for each in links() if each["name"] == "postgres_cdc")
-    assert f"{source['database.hostname']}:{source['database.port']}" == f"toxiproxy:{link['listen'].split(':')[1]}"
+    assert (source["database.hostname"], link["listen"]) == ("toxiproxy", "${stack.link_postgres_cdc}")
+    told = SERVICES["debezium"]["environment"]["DEBEZIUM_SOURCE_DATABASE_PORT"]
+    assert told == "${SIM_PORT_LINK_POSTGRES_CDC:-15433}"
     assert lines["debezium.sink.type"] == "http"
 
 
@@ -126,15 +128,21 @@ def links() -> list[dict[str, Any]]:
 
 
 def test_the_links_lead_through_the_proxy():
-    """Each link listens on a port of its own, leads to a service, and is what some other service or file is told."""
-    told = json.dumps(FILE) + json.dumps(dict(STACK.inside))
-    ports = [each["listen"].rpartition(":")[2] for each in links()]
+    """Each link listens where the host sees it by the same number, leads to a service, and somebody is told of it."""
+    assert isinstance(STACK, spec.ComposeSpec)
+    told = json.dumps({name: service for name, service in SERVICES.items() if name != "toxiproxy"})
+    told += STACK.inside["engine_metrics_addr"]
+    published = {port for port in SERVICES["toxiproxy"]["ports"] if "_LINK_" in port}
     assert [each["name"] for each in links()] == ["postgres_api", "postgres_cdc", "sinks", "engine_metrics"]
-    assert len(set(ports)) == len(ports)
-    for each, port in zip(links(), ports, strict=True):
-        assert each["enabled"] is True
+    for each in links():
+        name = f"link_{each['name']}"
+        assert (each["listen"], each["enabled"]) == (f"${{stack.{name}}}", True)
+        assert STACK.inside[name] == f"0.0.0.0:${{port.{name}}}"
         assert each["upstream"].split(":")[0] in SERVICES
-        assert f"toxiproxy:{port}" in told
+        assert f"toxiproxy:${{SIM_PORT_{name.upper()}:-" in told or f"toxiproxy:${{port.{name}}}" in told
+        (port,) = (port for port in published if name.upper() in port)
+        published.discard(port)
+    assert published == set()
 
 
 def test_both_stacks_have_the_same_parts():

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,10 @@ class Compose:
     def prepare(self, refs: Refs, env: Mapping[str, str], stack_file: Path) -> None:
         """Find Compose, write the configuration as the containers are to see it, and note that they may be there."""
         home = self._desk.home
-        inside = Refs(
-            refs.folder, refs.instance, refs.ports, refs.secrets, refs.tool, {**refs.exports, **self._spec.inside},
-            refs.compose,
-        )  # fmt: skip
+        seen = {
+            name: refs.text(text, f"{self._desk.source}: inside.{name}") for name, text in self._spec.inside.items()
+        }
+        inside = replace(refs, exports={**refs.exports, **seen})
         render(self._spec.render, inside, self._desk.source)
         _open_up(refs.folder)
         self._refs, self._env = refs, dict(env)
