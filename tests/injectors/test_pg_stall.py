@@ -18,6 +18,10 @@ from sim.target import Door
 from tests.injectors import fake_toxiproxy, postgres_target
 
 
+#: The kill matrix opens all that need the server in one process, one by one.
+HOST = "postgres"
+
+
 class Toxiproxy(fake_toxiproxy.Toxiproxy):
     """As a real one, a toxic that swallowed closes its connections when it goes: what is lost cannot be made up for."""
 
