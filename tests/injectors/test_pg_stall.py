@@ -17,7 +17,6 @@ from sim.secret import Secrets
 from sim.target import Door
 from tests.injectors import fake_toxiproxy, postgres_target
 
-
 #: The kill matrix opens all that need the server in one process, one by one.
 HOST = "postgres"
 
