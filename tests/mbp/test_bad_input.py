@@ -234,6 +234,9 @@ def client(app) -> httpx.AsyncClient:
 def wrong(answer: httpx.Response, request: tuple[str, str, dict]) -> str | None:
     """Return what is wrong with an answer to a hostile request, if anything is."""
     asked = f"{request[0]} {request[1][:120]} {request[2].get('content', b'')[:60]!r}: {answer.status_code}"
+    no_database = answer.status_code == 503 and answer.json()["error"] == "database_unavailable"
+    if no_database and request[1].split("?")[0].endswith("/history"):
+        return None  # a form that fits, of a release that was given no database: refused for that alone
     if answer.status_code >= 500:
         return f"{asked}: not the client's fault? {answer.text[:200]}"
     if answer.status_code < 400:
