@@ -79,6 +79,7 @@ class _Resolver:
         steady = self._condition("steady_state")
         stop = self._condition("stop_when")
         self._effects(hook_name, hook)
+        self._seen(hook_name, hook)
         observers = self._observers(clauses, hook, (steady, stop))
         hold_s = max(holds, default=DEFAULT_HOLD_S)
         if hold_s > self.target.hold_max:
@@ -312,6 +313,22 @@ class _Resolver:
                 for each in wrong:
                     text = f"hooks.{hook_name}: {key} of {action.name}: {each.message}"
                     self._problem(("hook",), text, each.hint)
+
+    def _seen(self, hook_name: str | None, hook: Hook | None) -> None:
+        """Each link of a bound hook has a fact that sees it: else "nobody saw it" would be judged as "it was not"."""
+        if hook is None:
+            return
+        links = {
+            "detect": "alerts",
+            "act": "actions" if hook.actions else "",
+            "notify": "channels" if hook.channels else "",
+        }
+        there = {fact.stage for fact in self.target.facts.values() if fact.kind == "event"}
+        for stage, what in links.items():
+            if what and stage not in there:
+                text = f"nothing would see the {what} of hook {hook_name}: no fact of kind event has stage {stage}"
+                cure = f"add facts.NAME: {{kind: event, stage: {stage}, from: OBSERVER}}"
+                self._problem(("hook",), text, cure)
 
     def _observers(
         self, clauses: list[Clause], hook: Hook | None, conditions: tuple[str | None, ...]

@@ -111,6 +111,18 @@ def test_a_door_that_the_target_does_not_open() -> None:
     ]
 
 
+@pytest.mark.parametrize(("stage", "what"), [("detect", "alerts"), ("act", "actions"), ("notify", "channels")])
+def test_a_link_that_nothing_would_see(stage: str, what: str) -> None:
+    """A profile without a fact for a link of the bound hook: not seen would be judged as not done."""
+    facts = {
+        name: fact
+        for name, fact in PROFILE["facts"].items()
+        if not (fact["kind"] == "event" and fact["stage"] == stage)
+    }
+    text = f"nothing would see the {what} of hook hook: no fact of kind event has stage {stage}"
+    assert (("hook",), text) in told(problems({"facts": facts}))
+
+
 def test_without_an_identity_there_is_no_plan() -> None:
     """Nobody could tell whether the live target is the one that is meant."""
     assert told(problems({"identity": None})) == [

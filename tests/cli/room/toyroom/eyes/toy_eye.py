@@ -19,5 +19,5 @@ def _open(opening):
 
 
 observer = ObserverKind(
-    summary="Looks at the toy.", config=Config, open=_open, yields=frozenset(["execution", "gauge", "message"])
+    summary="Looks at the toy.", config=Config, open=_open, yields=frozenset(["alert", "execution", "gauge", "message"])
 )
