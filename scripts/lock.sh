@@ -4,6 +4,6 @@ set -eu
 cd "$(dirname "$0")/.."
 UV=${UV:-uv}
 export UV_CUSTOM_COMPILE_COMMAND="scripts/lock.sh"
-"$UV" pip compile --universal --generate-hashes --python-version 3.11 -q pyproject.toml --extra load --extra browser --extra docker --extra proxy --group build -o requirements.lock "$@"
-"$UV" pip compile --universal --generate-hashes --python-version 3.11 -q pyproject.toml --extra load --extra browser --extra docker --extra proxy --group build --group dev \
+"$UV" pip compile --universal --generate-hashes --python-version 3.11 -q pyproject.toml --extra load --extra browser --extra docker --group build -o requirements.lock "$@"
+"$UV" pip compile --universal --generate-hashes --python-version 3.11 -q pyproject.toml --extra load --extra browser --extra docker --group build --group dev \
     -c requirements.lock -o requirements-dev.lock "$@"
