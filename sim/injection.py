@@ -63,6 +63,7 @@ class Injection:
     prior: JSON = None
     landed_at: float = 0.0  # the loop's second by which all that was sent must have landed
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    of_stack: bool = False  # every door is one that the stack itself exports: the fault goes when the stack goes
 
     @property
     def id(self) -> str:
@@ -81,7 +82,8 @@ def of(plan: Plan, around: Around, token: str, run_id: str) -> list[Injection]:
             secrets=around.secrets,
             ttl_s=around.ttl_s,
         )
-        made.append(Injection(fault, around.names.injector(fault.injector), site))
+        of_stack = all(plan.target.doors[name].url.startswith("${stack.") for name in fault.doors)
+        made.append(Injection(fault, around.names.injector(fault.injector), site, of_stack=of_stack))
     return made
 
 
@@ -313,6 +315,7 @@ def intent(injection: Injection, deadline_wall: float) -> dict[str, JSON]:
         "run": injection.site.run_id,
         "ttl_s": injection.site.ttl_s,
         "lease": injection.fault.lease,
+        "of_stack": injection.of_stack,
         "deadline": round(deadline_wall, 3),
     }
 

@@ -46,7 +46,8 @@ def line(folder: Path) -> str:
 def ended_with_its_stack(journal: undo.Open) -> bool:
     """Whether the faults that were in the target are gone with its processes; `finish_here` ends the rest.
 
-    True only for a stack of ours whose start is over: there is nothing left to withdraw from, and nothing to restore.
+    True only for a stack of ours whose start is over: there is nothing left to restore, and nothing to withdraw
+    from but what never was in the stack.
     """
     from sim import stack
 
@@ -55,11 +56,11 @@ def ended_with_its_stack(journal: undo.Open) -> bool:
 
 
 async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: Say, by: str) -> Left:
-    """Finish a journal whose stack is down: what it left on this machine still ends. Raises `JournalError`."""
+    """Finish a journal whose stack is down: what it left beyond the stack still ends. Raises `JournalError`."""
     book = undo.Journal(journal.path.parent)
     try:
-        faults = [record for record in reversed(journal.faults.values()) if _is_here(record, names)]
-        reasons = await _taken_back(faults, names, secrets, book, say, by, 0.0)
+        faults = [record for record in reversed(journal.faults.values()) if _is_beyond(record, names)]
+        reasons = await _taken_back(faults, names, secrets, book, say, by, IN_FLIGHT_S if faults else 0.0)
         reasons += _companies_ended(journal, book, by)
         if not reasons:
             book.write("closed", by=f"{by}: the stack it was in is down")
@@ -68,8 +69,13 @@ async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: S
     return Left(journal.path.parent, tuple(secrets.redact(reason) for reason in reasons))
 
 
-def _is_here(record: Mapping[str, Any], names: Names) -> bool:
-    """Whether a fault was on this machine; one whose injector is not installed was where it says: in the target."""
+def _is_beyond(record: Mapping[str, Any], names: Names) -> bool:
+    """Whether a fault does not go with the stack: it is behind a door that the stack did not open, or on this machine.
+
+    One by the stack's own doors whose injector is not installed was where they lead: in the target.
+    """
+    if record.get("of_stack", True) is not True:  # a journal from before this was written knew no other doors
+        return True
     try:
         return names.injector(str(record.get("injector"))).here
     except LookupError:

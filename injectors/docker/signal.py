@@ -96,6 +96,7 @@ injector = Injector(
     positional=("container", "signal"),
     doors=(DOOR,),
     lease="none",
+    here=True,  # the engine, and a container in it, may outlive the stack that named its address
     prepare=_prepare,  # type: ignore[arg-type]  # called with an instance of `params` only
     apply=_apply,
     effective=_effective,
