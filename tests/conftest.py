@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "slow: a live test that takes minutes; `make live` runs it, `make test` does not"
     )
     config.addinivalue_line(
-        "markers", "alone: a live test that measures load or a page, and needs the machine for itself"
+        "markers", "alone: a live test that measures, or kills by the clock, and needs the machine for itself"
     )
 
 

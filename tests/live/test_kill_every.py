@@ -17,7 +17,7 @@ from tests.live.matrix.bench import Bench
 from tests.live.matrix.drill import APPLIED
 from tests.live.matrix.every import Drill, Every, Played, drills, installed, real_drills, summary, told
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
 
 NAMES = installed()
 

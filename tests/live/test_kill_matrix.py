@@ -38,7 +38,7 @@ from tests.live.matrix.cases import (
 )
 from tests.live.matrix.store import ODD
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
 
 #: Random plans that are played here; `make soak-kill` plays 500.
 SEEDS = range(1, 13)
