@@ -27,14 +27,29 @@ def check(gate: Gate, url: str, timeout_s: float) -> None:
     if gate.sample is not None:
         values: list[Any] = samples(body, gate.sample)
     else:
-        values = walk(_json(body), gate.path or "")
+        answer = _json(body)
+        values = walk(answer, gate.path or "")
+        if gate.absent:
+            _is_absent(answer, gate.path or "", values)
+            return
     if not values:
         raise NotYet(f"nothing at {gate.sample or gate.path} yet")
     wrong = [value for value in values if not _meets(gate, value)]
     if wrong:
         wish = f"= {gate.equals}" if gate.equals is not None else f">= {gate.at_least:g}"
-        shown = ", ".join(str(value)[:60] for value in wrong[:_MAX_SHOWN])
-        raise NotYet(f"{len(wrong)} of {len(values)} at {gate.sample or gate.path} not {wish}: {shown}")
+        raise NotYet(f"{len(wrong)} of {len(values)} at {gate.sample or gate.path} not {wish}: {_shown(wrong)}")
+
+
+def _is_absent(answer: Any, path: str, values: list[Any]) -> None:
+    before = path.partition(".*")[0]
+    if not any(isinstance(holder, list | dict) for holder in walk(answer, before)):
+        raise NotYet(f"no list at {before}")  # an answer of another shape is not good news
+    if values:
+        raise NotYet(f"{len(values)} at {path}: {_shown(values)}")
+
+
+def _shown(values: list[Any]) -> str:
+    return ", ".join(str(value)[:60] for value in values[:_MAX_SHOWN])
 
 
 def fetch(url: str, timeout_s: float) -> bytes:

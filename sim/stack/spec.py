@@ -84,7 +84,8 @@ class Gate(Part):
 
     Without `path` and `sample` a 2xx answer is enough. `path` walks a JSON answer (keys and indexes joined by dots,
     ``*`` = each); `sample` is a series of a Prometheus text page, as written there. Every value found must meet
-    `equals` or `at_least`, and at least one must be found.
+    `equals` or `at_least`, and at least one must be found; with `absent` none may be found, in a list or mapping that
+    is there (what stands before the first ``*``).
     """
 
     what: str = Field(min_length=1, description="said while it is waited for, and when it never came")
@@ -94,16 +95,19 @@ class Gate(Part):
     sample: str | None = None
     equals: Scalar | None = None
     at_least: float | None = None
+    absent: Literal[True] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Gate:
         if self.path is not None and self.sample is not None:
             raise ValueError("give path (JSON) or sample (Prometheus text), not both")
-        reads, wants = self.path is not None or self.sample is not None, (self.equals, self.at_least) != (None, None)
-        if reads != wants:
-            raise ValueError("path or sample goes with equals or at_least")
-        if self.equals is not None and self.at_least is not None:
-            raise ValueError("give equals or at_least, not both")
+        wants = [wish for wish in (self.equals, self.at_least, self.absent) if wish is not None]
+        if (self.path is not None or self.sample is not None) != bool(wants):
+            raise ValueError("path or sample goes with equals, at_least or absent")
+        if len(wants) > 1:
+            raise ValueError("give one of equals, at_least and absent")
+        if self.absent and ".*" not in (self.path or ""):
+            raise ValueError("absent goes with a path that has a * for each of a list")
         return self
 
 
