@@ -208,13 +208,12 @@ def owned(url: str) -> Any:
     parts = urlsplit(url)
     if parts.hostname not in _LOOPBACK:
         return None
-    for process in psutil.process_iter(["pid"]):
+    # The table once for all: once for each process it takes seconds where many stacks run.
+    listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    for pid in {each.pid for each in listening if each.laddr[1:2] == (parts.port,) and each.pid is not None}:
         try:
-            if TAG not in process.environ():
-                continue
-            listening = [each for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-            if any(each.laddr.port == parts.port for each in listening):
-                return Proc.of(process.pid)
+            if TAG in psutil.Process(pid).environ():
+                return Proc.of(pid)
         except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
             continue
     return None

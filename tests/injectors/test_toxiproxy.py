@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from aiohttp import web
@@ -15,6 +18,7 @@ from injectors.net.cut import injector as cut
 from injectors.net.latency import injector as latency
 from sim.injector import InjectionError, Site
 from sim.secret import Secrets
+from sim.stack.procs import TAG
 from sim.target import Door
 from tests.injectors import fake_door
 from tests.injectors.fake_toxiproxy import Toxiproxy, against, site
@@ -305,6 +309,27 @@ def test_our_own_server_is_killed_and_given_back_what_it_forgot(monkeypatch):
         "link db created as before",
     ]
     assert (said, gone, signalled) == (None, True, [9])
+
+
+LISTENS = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    server.accept()
+"""
+
+
+@pytest.mark.parametrize("of_stack", [True, False])
+def test_only_a_process_of_a_stack_of_ours_is_its_own(of_stack):
+    """Who listens behind the door, if our supervisor started it; nobody else's process, and no other machine's."""
+    tag = {TAG: "somewhere"} if of_stack else {}
+    environment = {name: value for name, value in os.environ.items() if name != TAG} | tag
+    with subprocess.Popen([sys.executable, "-c", LISTENS], env=environment, stdout=subprocess.PIPE) as listens:
+        assert listens.stdout is not None
+        port = int(listens.stdout.readline())
+        found, elsewhere = stop.owned(f"http://127.0.0.1:{port}"), stop.owned(f"http://proxy.example:{port}")
+        listens.kill()
+    assert (found.pid if found else None, elsewhere) == (listens.pid if of_stack else None, None)
 
 
 def test_a_server_that_is_not_there_is_not_called_stuck():
