@@ -58,7 +58,7 @@ class Refs:
         if mark == ":" and kind == "tool":
             return self.tool(rest)
         if mark == "." and kind == "stack" and rest == "dir":
-            return str(self.folder)
+            return self.exports.get("dir", str(self.folder))  # rendered files may know it by another name
         known: dict[str, Mapping[str, object]] = {"port": self.ports, "secret": self.secrets, "stack": self.exports}
         known |= {"compose": self.compose} if self.compose else {}
         if mark == "." and kind in known:

@@ -119,7 +119,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
 
 def small(folder: Path, **more: Any) -> Path:
     """Write the file of a small stack of containers, changed by `more`, and return it."""
-    (folder / "small.conf").write_text("at ${stack.a} of ${stack.b}\n")
+    (folder / "small.conf").write_text("at ${stack.a} of ${stack.b} in ${stack.dir}\n")
     (folder / "one.yml").write_text("services: {}\n")
     written: dict[str, Any] = {
         "kind": "compose",
@@ -135,7 +135,7 @@ def small(folder: Path, **more: Any) -> Path:
             "docker": "${compose.engine}",
             "project": "${compose.project}",
         },
-        "inside": {"a": "http://a:${port.a_port}"},
+        "inside": {"a": "http://a:${port.a_port}", "dir": "/etc/small"},
         "env": {"WHO": "7"},
         "render": [{"from": f"{folder}/small.conf", "to": "conf/small.conf"}],
         "once": {"past": {"command": ["${python}", "-c", PAST], "result": "p.json"}},
@@ -177,7 +177,7 @@ def test_it_comes_up_by_compose_and_goes_with_its_owner(here: Places, engine: En
         {},
         ["every container was started", "past done"],
     )
-    assert (home.work / "conf/small.conf").read_text() == f"at http://a:{port} of http://127.0.0.1:1\n"
+    assert (home.work / "conf/small.conf").read_text() == f"at http://a:{port} of http://127.0.0.1:1 in /etc/small\n"
     assert [mode(each) for each in (home.folder, home.work, home.work / "conf", home.work / "secrets/token")] == [
         *(0o700, 0o700, 0o755, 0o644),
     ]  # the containers' users read what is theirs; others of this machine do not get past the folder
