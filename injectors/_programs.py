@@ -16,6 +16,7 @@ import tempfile
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from sim.injector import InjectionError
@@ -33,6 +34,9 @@ _LOOK_S = 0.05
 _READ = 64 * 1024
 
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
+#: Stands before a program that acts; a program of its own.
+_GUARD = Path(__file__).with_name("_guard.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,15 @@ class Room:
 async def run(argv: Sequence[str], room: Room, limit_s: float, *, leaves: bool = False) -> Ended:
     """Run one program to its end and return how it ended.
 
-    `leaves`: it may leave processes of its group behind, which are the fault. Otherwise they are ended with it.
+    `leaves`: it acts, and may leave processes of its group behind, which are the fault. It is guarded: when this
+    process is killed before the program is done, the program ends with all that it has called. Otherwise it only looks:
+    what it leaves behind is ended.
     Raises `InjectionError` when it cannot be started, takes longer than `limit_s` seconds or says more than
     `MAX_OUTPUT`; its whole group is ended then, and also when this task is cancelled.
     """
     # A file, not a pipe: what `start` leaves behind may go on writing, and must not die of a reader that went away.
-    with tempfile.TemporaryFile() as out:
-        process, trouble = await _started(argv, room, out), ""
+    with tempfile.TemporaryFile() as out, contextlib.ExitStack() as held:
+        process, trouble = await (_guarded(argv, room, out, held) if leaves else _started(argv, room, out)), ""
         try:
             trouble = await _watched(process, out, limit_s)
             if trouble:
@@ -76,33 +82,54 @@ async def run(argv: Sequence[str], room: Room, limit_s: float, *, leaves: bool =
     return Ended(code if code >= 0 else 128 - code, said)
 
 
-async def _started(argv: Sequence[str], room: Room, out: IO[bytes]) -> Process:
+async def _guarded(argv: Sequence[str], room: Room, out: IO[bytes], held: contextlib.ExitStack) -> Process:
+    """Start a program behind the guard; `held` keeps the pipe open by which the guard knows that we live."""
+    read, write = os.pipe()
+    held.callback(os.close, write)
+    try:
+        guard = [sys.executable, "-I", "-S", str(_GUARD), ",".join(room.env)]
+        return await _started([*guard, *argv], room, out, stdin=read, alone=_as_by_default)
+    except InjectionError as error:
+        raise InjectionError(str(error).replace(sys.executable, argv[0], 1)) from error
+    finally:
+        os.close(read)
+
+
+async def _started(
+    argv: Sequence[str],
+    room: Room,
+    out: IO[bytes],
+    *,
+    stdin: int = DEVNULL,
+    alone: Callable[[], None] | None = None,
+) -> Process:
     try:
         return await asyncio.create_subprocess_exec(
             *argv,
-            stdin=DEVNULL,
+            stdin=stdin,
             stdout=out,
             stderr=STDOUT,
             cwd=room.cwd,
             env=dict(room.env),
             start_new_session=True,
-            preexec_fn=_alone(os.getpid()),
+            preexec_fn=alone or _alone(os.getpid()),
         )
     except (OSError, ValueError) as error:
         raise InjectionError(f"{argv[0]} cannot be started in {room.cwd}: {error}") from error
 
 
-def _alone(parent: int) -> Callable[[], None]:
-    """Return what the new process does first: signals as by default, and an end with the process that waits for it.
+def _as_by_default() -> None:
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(each, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    Without the latter a `start` whose runner was killed could bring its fault in after the watchdog has cleaned up.
-    """
+
+def _alone(parent: int) -> Callable[[], None]:
+    """Return what a program that only looks does first: signals as by default, an end with whoever waits for it."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def first() -> None:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(each, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _as_by_default()
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
             if os.getppid() != parent:

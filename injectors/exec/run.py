@@ -16,7 +16,8 @@ An exercise gives only the name of a set. So what runs is what the profile says,
 which keeps the profile's door, in another process too: when the runner is killed, the watchdog runs `stop` and `gone`.
 
 - `start` brings the fault in and ends with 0 within 8 s. What it leaves running in the background is the fault. A
-  program that takes longer or ends with another code has failed; `stop` runs all the same.
+  program that takes longer or ends with another code has failed; `stop` runs all the same. When the runner is killed
+  before `start` has ended, `start` and all that it has called is killed too, before the watchdog runs `stop`.
 - `verify` ends with 0 while the fault is seen to bite, and with another code while it is not.
 - `stop` takes the fault away and ends with 0, within 8 s, however often it is called, also where there is no fault.
 - `gone` ends with 0 when the fault is seen to be away. `verify` and `gone` change nothing, and take at most 4 s each.

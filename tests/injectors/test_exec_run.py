@@ -219,6 +219,19 @@ def test_how_it_ended_and_what_it_said():
     assert (len(long.said), long.said[-12:]) == (500, "_2345678 end")
 
 
+def test_a_guarded_program_finds_what_any_other_does():
+    """The same environment, input, signals and exit codes; what cannot be started says so."""
+    assert shell("env; cat", leaves=True).said.split(" PWD=")[0] == shell("env; cat").said.split(" PWD=")[0]
+    asked = "grep -E 'SigIgn|SigBlk' /proc/self/status"
+    masks = [[int(word, 16) & 0x7FFFFFFF for word in shell(asked, leaves=leaves).said.split()[1::2]]  # the usual 31
+             for leaves in (True, False)]  # fmt: skip
+    assert masks == [[0, 0], [0, 0]]
+    assert [shell(end, leaves=True).code for end in ("exit 7", "kill -9 $$", "kill -TERM $$")] == [7, 137, 143]
+    assert asyncio.run(run(["no-such"], room(), 20.0, leaves=True)) == Ended(
+        127, "no-such cannot be started: No such file or directory"
+    )
+
+
 def test_what_cannot_be_started_is_named():
     """A program, or the folder that it is to run in."""
     told = []

@@ -77,6 +77,23 @@ def test_kill_nine_while_start_is_at_work(place: Place) -> None:
 
 
 @pytest.mark.timeout(120)
+def test_kill_nine_while_what_start_called_is_at_work(place: Place) -> None:
+    """Programs call programs (`kubectl` by a script): what a dead `start` had called does not go on either."""
+    pid = place.folder / "pid"
+    late = "sleep 8 & echo $! > pid; wait; touch late.flag"
+    programs = Programs(place, start=["sh", "-c", f"sh -c '{late}'; true"], gone=["sh", "-c", "! ls *.flag"])
+    runner = place.start("sim.cli", "run", "drill.yaml", "--target", "guarded")
+    eventually(lambda: pid.exists() and bool(pid.read_text().strip()), runner)
+    sleeping = psutil.Process(int(pid.read_text()))
+    called = sleeping.parent()
+    assert called is not None and late in called.cmdline()[-1]
+    runner.kill()
+    eventually(lambda: undo.read(programs.run() / "undo.jsonl").closed)
+    assert [each for each in (sleeping, called) if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+    assert programs.flags() == []
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
