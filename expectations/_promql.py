@@ -44,6 +44,10 @@ class _Adapter(HTTPAdapter):
             super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
 
+class _TooLarge(requests.RequestException):
+    """An answer without end."""
+
+
 class _Session(requests.Session):
     """Refuses redirects, statuses other than 200, slow answers and large ones."""
 
@@ -56,7 +60,7 @@ class _Session(requests.Session):
             for chunk in response.iter_content(65536):
                 body += chunk
                 if len(body) > MAX_BODY:
-                    raise requests.RequestException(f"the answer is larger than {MAX_BODY} bytes")
+                    raise _TooLarge(f"the answer is larger than {MAX_BODY} bytes")
                 if time.monotonic() - start > TOTAL_S:
                     raise requests.Timeout(f"no whole answer within {TOTAL_S:g} s")
         finally:
@@ -109,6 +113,8 @@ class Queries:
             cure = f" ({references(self._auth)})" if refused.status in (401, 403) else ""
             kind: Literal["refused", "status"] = "refused" if cure else "status"
             raise CannotLook(f"{where}: {refused.status} {text}{cure}") from Failure(kind, refused.status)
+        except (_TooLarge, requests.exceptions.InvalidJSONError) as error:  # somebody answers, and it is no Prometheus
+            raise CannotLook(self._secrets.redact(f"{where}: {_why(error)}")) from Failure("content")
         except requests.RequestException as error:
             raise CannotLook(self._secrets.redact(f"{where}: {_why(error)}")) from Failure("unreachable")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -148,4 +154,8 @@ def _why(error: requests.RequestException) -> str:
         return f"no answer within {TOTAL_S:g} s"
     if "Connection refused" in text:
         return "connection refused"
+    if isinstance(error, _TooLarge):
+        return text
+    if isinstance(error, requests.exceptions.InvalidJSONError):
+        return f"200, but the body is no JSON ({text})"
     return f"{type(error).__name__}: {text}"[:200]

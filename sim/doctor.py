@@ -151,6 +151,8 @@ def _diagnosis(error: BaseException, auth: AnyAuth) -> tuple[State, str]:
                 if auth is None:
                     return "refused", "give it auth: env:NAME or file:PATH"
                 return "refused", f"the secret behind {named} is not accepted: set it to one that is"
+            case Failure(status=status) if status >= 500:
+                return "wrong", "it is there and does not serve: see what it says, and its log"
             case Failure():
                 return "wrong", "something else answers here: is this its address, path and all?"
             case SecretMissing():

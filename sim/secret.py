@@ -40,6 +40,7 @@ class Secrets:
             value = self._environ.get(rest)
             if value is None:
                 raise SecretMissing(f"environment variable {rest} is not set (wanted by {reference!r})")
+            value = value.rstrip("\r\n")  # as a shell's $(...) does; whoever fills it from a file forgets that
         elif scheme == "file":
             try:
                 value = Path(rest).expanduser().read_text(encoding="utf-8").strip()
@@ -52,6 +53,14 @@ class Secrets:
         if not value:
             raise SecretMissing(f"the secret behind {reference!r} is empty")
         self.know(value)
+        return value
+
+    def token(self, reference: str) -> str:
+        """Return the value behind `reference` if it can stand in a header; else raises as `resolve` does."""
+        value = self.resolve(reference)
+        if not (value.isascii() and value.isprintable()):
+            what = "a line break" if len(value.splitlines()) > 1 else "a character that is not printable ASCII"
+            raise SecretMissing(f"the secret behind {reference!r} is no token: it holds {what}")
         return value
 
     def know(self, value: str) -> None:

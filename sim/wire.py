@@ -75,7 +75,7 @@ def header(auth: Auth | None, secrets: Secrets) -> dict[str, str]:
     if auth is None:
         return {}
     if auth.bearer is not None:
-        return {"Authorization": f"Bearer {secrets.resolve(auth.bearer)}"}
+        return {"Authorization": f"Bearer {secrets.token(auth.bearer)}"}
     if auth.basic is not None:
         password = secrets.resolve(auth.basic.password)
         both = f"{auth.basic.user}:{password}"

@@ -35,7 +35,7 @@ def command(listen: tuple[str, int], token: str | None, file: Path | None) -> No
     if token is None and not _loopback(host):
         raise Usage(f"--listen {host}:{port} is open to others: give --token env:NAME or file:PATH")
     try:
-        secret = None if token is None else Secrets().resolve(token)
+        secret = None if token is None else Secrets().token(token)
     except SecretMissing as error:
         raise Usage(f"--token: {error}") from error
     except ValueError as error:  # what was given may be the secret itself: it is not repeated

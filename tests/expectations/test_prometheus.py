@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from fake_http import serve
 
+from expectations import _promql
 from expectations._promql import Queries
 from expectations.observers.prometheus import Config, Outgoing, observer
 from sim.observation import CannotLook, HasClock, Observation, Opening
@@ -270,6 +271,27 @@ def test_a_refused_token_or_a_dead_server_is_blindness_with_its_cause():
     with pytest.raises(CannotLook, match="connection refused"):
         dead.time()
     dead.close()
+
+
+def test_something_else_at_the_address_is_not_a_server_that_is_down(monkeypatch):
+    """A page for logging in, or an answer without end: somebody is there, and it is no Prometheus."""
+    monkeypatch.setattr(_promql, "MAX_BODY", 1000)
+
+    async def main(body):
+        async def page(request):
+            return web.Response(text=body)
+
+        server = Server()
+        server.routes["GET /api/v1/query"] = page
+        async with opened(server, {}) as (prometheus, _):
+            with pytest.raises(CannotLook) as told:
+                await prometheus.source_time()
+        return told.value.__cause__.kind, str(told.value).partition("/query: ")[2]
+
+    assert [asyncio.run(main(body)) for body in ("<html>login</html>", "x" * 2000)] == [
+        ("content", "200, but the body is no JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("content", "the answer is larger than 1000 bytes"),
+    ]
 
 
 def test_the_servers_clock_is_read():

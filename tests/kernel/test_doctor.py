@@ -168,7 +168,7 @@ _SILENCE = {
      "8:3: error: observer prom: empty; name one in alerting: of its configuration"),
     (_answer("/api/v1/alerts", (500, {"error": "oops"})), "observer prom",
      'wrong        GET URL/api/v1/alerts: 500 {"error": "oops"}',
-     f"8:3: error: observer prom: wrong; {_ELSEWHERE}"),
+     "8:3: error: observer prom: wrong; it is there and does not serve: see what it says, and its log"),
     (_answer("/api/v2/alerts", {"not": "a list"}), "observer am",
      "wrong        /api/v2/alerts: expected a list, got dict",
      f"9:3: error: observer am: wrong; {_ELSEWHERE}"),
@@ -242,6 +242,33 @@ def test_a_secret_that_is_not_there_is_our_side(fake: Platform, monkeypatch: pyt
         "shop.yaml:3:1: error: identity, observer prom, observer am, observer webhook, door faults, exercise first: "
         "missing; set it, or correct auth: env:SHOP_TOKEN"
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize(("token", "what"), [
+    ("one\ntwo", "a line break"), ("tök€n", "a character that is not printable ASCII"),
+    ("a\x00b", "a character that is not printable ASCII"),
+])  # fmt: skip
+def test_a_secret_that_is_no_token_is_our_side(
+    fake: Platform, monkeypatch: pytest.MonkeyPatch, token: str, what: str
+) -> None:
+    """What no header can hold is one error that names the secret, and no platform that is down."""
+    if "\0" in token:  # no variable can hold it
+        Path("token").write_text(token)
+        Path("shop.yaml").write_text(Path("shop.yaml").read_text().replace("env:SHOP_TOKEN", "file:token"))
+    else:
+        monkeypatch.setenv("SHOP_TOKEN", token)
+    done = doctor()
+    reference = "file:token" if "\0" in token else "env:SHOP_TOKEN"
+    assert f"missing      the secret behind '{reference}' is no token: it holds {what}\n" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert (done.exit_code, line.partition("; ")[2]) == (4, f"set it, or correct auth: {reference}")
+    assert token.splitlines()[0] not in done.output
+
+
+def test_a_line_end_behind_a_secret_is_no_part_of_it(fake: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`export SHOP_TOKEN=$'…\\n'`, or a variable that was filled from a file."""
+    monkeypatch.setenv("SHOP_TOKEN", f"{TOKEN}\n")
+    assert doctor().exit_code == 0
 
 
 def test_nobody_at_home(fake: Platform) -> None:
