@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from expectations._platform import Normal
 from sim.duration import spell
+from sim.expression.tree import quote
 
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./:@*+-]*|\d+(?:ms|s|m|h)")
 #: What may stand bare as a whole line's value.
@@ -52,7 +53,8 @@ def q(text: str, line: bool = False) -> str:
     """Return a text as YAML: bare where nobody can misread it, else in quotes. `line`: it is a line's whole value."""
     if (_LINE if line else _PLAIN).fullmatch(text) and text.lower() not in _WORDS and not text.endswith(":"):
         return text
-    return json.dumps(text, ensure_ascii=False) if "'" in text or "\\" in text else f"'{text}'"
+    bare = text.isprintable() and "'" not in text and "\\" not in text
+    return f"'{text}'" if bare else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _map(pairs: Iterable[tuple[str, str | None]]) -> str:
@@ -127,7 +129,7 @@ def _doors(draft: Draft) -> list[str]:
 def scenario(draft: Draft) -> str:
     """Return the file with the first exercise."""
     told = f", and {draft.owner} is told" if draft.inbox else ""
-    expect = f"alert.to=='{draft.owner}'" if draft.inbox else f"alert=='{draft.alert}'"
+    expect = f"alert.to=={quote(draft.owner)}" if draft.inbox else f"alert=={quote(draft.alert)}"
     lines = [
         "exercises:",
         f"  {draft.exercise}:",

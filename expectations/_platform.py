@@ -5,6 +5,7 @@ Every look is one bounded call that changes nothing. What cannot be asked is tol
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -147,7 +148,8 @@ def _candidates(rule: Rule | None) -> Sequence[Normal]:
             found.append(Normal("reading", f"{worst}({inner})", worse, f"reading {_NORMAL[sign]} {limit}"))
     found.append(Normal("targets_up", "min(up)", "down", "targets_up >= 1"))
     if rule is not None:
-        query = f'count(ALERTS{{alertname="{rule.name}",alertstate="firing"}}) or vector(0)'
+        name = json.dumps(rule.name, ensure_ascii=False)  # PromQL escapes as Go does
+        query = f'count(ALERTS{{alertname={name},alertstate="firing"}}) or vector(0)'
         found.append(Normal("firing", query, "up", "firing <= 0"))
     return found
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -74,7 +75,8 @@ def _at_terminal() -> bool:
 
 
 def _receiver(draft: Draft) -> str:
-    return f"a receiver with webhook_configs, url {(draft.inbox or '').rstrip('/')}/webhook/{draft.address}"
+    inbox, address = (draft.inbox or "").rstrip("/"), quote(draft.address, safe="")
+    return f"a receiver with webhook_configs, url {inbox}/webhook/{address}"
 
 
 def _doors(doors: tuple[str, ...]) -> dict[str, str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from expectations._commands import init
 from expectations._platform import _candidates
 from expectations._setup import Rule
 from sim.cli import cli
+from sim.expression.tokens import tokenize
 from tests.cli.fake_platform import ALERTMANAGER, RULE, TOKEN, Platform, platform, series
 
 
@@ -118,6 +121,42 @@ def test_it_writes_what_the_live_platform_says(fake: Platform) -> None:
     for words in (("--target", "shop", *files), ()):  # sim.toml names it as the project's own
         checked = sim("check", *words)
         assert (checked.exit_code, checked.stdout, checked.stderr) == (0, "", "2 files, 1 exercise: no problems\n")
+
+
+@pytest.mark.parametrize(("alert", "owner", "receiver"), [
+    ("ShopErrorsHigh", "O'Brien & Söhne", "shop/payments/page us"),
+    ('Shop "errors": it\'s # high', 'the "A" team\\1', "a: b"),
+    ("Überlast \u8b66\u5831", "two\nlines\ttab", "- x"),
+    ("\u8b66\u5831", "{yes}", "null"),
+    ("on", "1e3", "~"),
+])  # fmt: skip
+def test_any_name_is_written_so_that_it_is_read_again(fake: Platform, alert: str, owner: str, receiver: str) -> None:
+    """Labels and receivers may be any text; the files say them as they are, and `sim check` is content."""
+    rule = {**RULE, "name": alert, "labels": {"team": owner}}
+    fake.answers["/api/v1/rules"] = {"groups": [{"interval": 5, "rules": [rule]}]}
+    route = {"receiver": receiver, "group_wait": "1s", "group_interval": "5s"}
+    config = {"route": route, "receivers": [{"name": receiver}]}
+    fake.answers["/api/v2/status"] = {"config": {"original": yaml.safe_dump(config)}}
+    done = sim("init", *flags(fake.url, alert=alert))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert f"url {fake.url}/webhook/{quote(receiver, safe='')}\n" in done.stdout
+    profile, exercises = (yaml.safe_load(text) for text in written())
+    (hook,) = profile["hooks"].values()
+    assert (hook["alerts"], hook["owner"], profile["owners"]) == ([alert], owner, {owner: {"webhook": receiver}})
+    (exercise,) = exercises["exercises"].values()
+    assert evaluated(exercise["expect"]) == owner
+    assert sim("check", "--target", "shop").exit_code == 0
+
+
+def test_normal_of_an_alert_with_quotes_in_its_name_is_a_query() -> None:
+    """PromQL reads the name back as it is."""
+    *_, last = _candidates(Rule('Shop "errors" \\ high', "up == 0", 0.0, 1.0, {}))
+    assert last.query == 'count(ALERTS{alertname="Shop \\"errors\\" \\\\ high",alertstate="firing"}) or vector(0)'
+
+
+def evaluated(text: str) -> object:
+    """Return the text that an expression compares with."""
+    return next(token.value for token in tokenize(text) if token.kind == "string")
 
 
 def test_nothing_is_overwritten_unless_forced(fake: Platform) -> None:
