@@ -7,6 +7,8 @@ the `inbox` observer reads them: ``?after=SEQ&limit=N&channel=C``, or ``?tail=N`
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hmac
 import json
 import os
@@ -47,22 +49,36 @@ class Messages:
         self._rows: deque[Row] = deque(maxlen=HELD)
         self._wall = wall
         self._seq = 0
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
         if file is not None:
-            if file.exists():
-                self._read(file)
-            handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)  # messages are nobody else's business
-            self._file = os.fdopen(handle, "a", encoding="utf-8")
+            handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)  # messages are nobody else's business
+            self._file = os.fdopen(handle, "r+b", buffering=0)
+            try:
+                self._take_up(file, self._file)
+            except BaseException:
+                self._file.close()
+                raise
 
-    def _read(self, file: Path) -> None:
-        with file.open(encoding="utf-8") as lines:
+    def _take_up(self, name: Path, file: IO[bytes]) -> None:
+        """Read what is there. A line without its end was never acknowledged, so it will be sent again: it goes."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{name}: another recorder writes there") from error
+        whole = 0
+        with name.open("rb") as lines:
             for number, line in enumerate(lines, 1):
+                if not line.endswith(b"\n"):
+                    break
                 try:
                     row = json.loads(line)
                     self._seq = int(row["seq"])
                 except (ValueError, TypeError, KeyError) as error:
-                    raise ValueError(f"{file}:{number}: not a recorded message") from error
+                    raise ValueError(f"{name}:{number}: not a recorded message; move the file away") from error
                 self._rows.append(row)
+                whole += len(line)
+        if os.fstat(file.fileno()).st_size > whole:
+            file.truncate(whole)
 
     def take(self, channel: str, address: str, payload: JSON) -> int:
         """Record one message and return its number. Raises `OSError` when the file cannot be written."""
@@ -70,8 +86,7 @@ class Messages:
             "seq": self._seq + 1, "at": self._wall(), "channel": channel, "address": address, "payload": payload
         }  # fmt: skip
         if self._file is not None:
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._file.flush()
+            _whole(self._file, (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
         self._seq += 1
         self._rows.append(row)
         return self._seq
@@ -103,6 +118,17 @@ class Messages:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _whole(file: IO[bytes], line: bytes) -> None:
+    """Append a line whole or not at all: who is told of an error sends again. Raises `OSError`."""
+    before = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        file.truncate(before)
+        raise
 
 
 def application(messages: Messages, token: str | None, on_message: Callable[[str], None]) -> web.Application:

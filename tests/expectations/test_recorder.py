@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,6 +158,49 @@ def test_a_file_keeps_them(tmp_path: Path) -> None:
     file.write_text('{"seq": 1}\nhello\n')
     with pytest.raises(ValueError, match=r"inbox\.jsonl:2: not a recorded message"):
         Messages(file)
+
+
+def test_a_line_that_a_crash_has_torn_goes(tmp_path: Path) -> None:
+    """It was never acknowledged, so it is sent again: it neither keeps the recorder down nor counts."""
+    file = tmp_path / "inbox.jsonl"
+    whole = b'{"seq": 1, "at": 1.0, "channel": "webhook", "address": "x", "payload": {}}\n'
+    file.write_bytes(whole + b'{"seq": 2, "at": 2.0, "chan')
+    messages = Messages(file, lambda: 3.0)
+    assert file.read_bytes() == whole
+    assert messages.take("webhook", "\ud800", None) == 2
+    messages.close()
+    again = Messages(file)
+    assert [row["seq"] for row in again.page(0, 5, None)[0]] == [1, 2]
+    again.close()
+
+
+def test_a_message_is_in_the_file_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A full disk is an error to the sender, who sends again: no half line, no number twice, also after a restart."""
+    file = tmp_path / "inbox.jsonl"
+    messages = Messages(file, lambda: 1.0)
+    messages.take("webhook", "x", {"n": 1})
+    kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 20, kept[1]))
+    try:
+        with pytest.raises(OSError, match=r"No space|File too large"):
+            messages.take("webhook", "x", {"n": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+        signal.signal(signal.SIGXFSZ, before)
+    assert messages.take("webhook", "x", {"n": 3}) == 2
+    messages.close()
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["seq"], row["payload"]) for row in rows] == [(1, {"n": 1}), (2, {"n": 3})]
+
+
+def test_two_recorders_do_not_share_a_file(tmp_path: Path) -> None:
+    """Each would count for itself, and numbers would come twice."""
+    first = Messages(tmp_path / "inbox.jsonl")
+    with pytest.raises(ValueError, match="another recorder writes there"):
+        Messages(tmp_path / "inbox.jsonl")
+    first.close()
+    Messages(tmp_path / "inbox.jsonl").close()
 
 
 @pytest.mark.parametrize(("words", "told"), [
