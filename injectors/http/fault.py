@@ -152,7 +152,10 @@ async def _metrics(client: Client, point: JSON) -> dict[str, float] | None:
     found: dict[str, float] = {}
     for name, of, value in _SERIES.findall(text):
         if of == point:
-            found[name] = found.get(name, 0.0) + float(value)
+            try:
+                found[name] = found.get(name, 0.0) + float(value)
+            except ValueError as error:
+                raise InjectionError(f"GET {client.base_url}/metrics: {name} is {value!r:.40}, no number") from error
     return found or None
 
 
@@ -166,8 +169,10 @@ async def _gone(site: Site, receipt: Receipt) -> Probe:
         faults = await DOOR.listed(client)
     listed = any(fault.get("id") == receipt["fault"] for fault in faults)
     evidence: dict[str, JSON] = {"listed": listed}
-    if first is None or second is None:
+    if first is None:
         return Probe(not listed, {**evidence, "frozen": "not shown by the target"})
+    if second is None:  # a look that fails is not good news
+        return Probe(False, {**evidence, "frozen": "shown at first, and not at the second look"})
     if any(_elsewhere(fault, receipt) for fault in faults):
         return Probe(not listed, {**evidence, "frozen": "another fault is at this point by now"})
     frozen = first.get("sim_fault_hits_total") == second.get("sim_fault_hits_total")

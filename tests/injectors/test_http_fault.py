@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from injectors.http import fault as module
 from injectors.http.fault import injector
 from sim.exercise import Exercise
+from sim.injector import InjectionError
 from sim.resolve import Unresolvable, resolve
 from sim.target import Target as Profile
 from tests.injectors import fake_door
@@ -251,6 +252,7 @@ STILL = "not shown by the target"
         ([page(1, 7)], [], False, {"frozen": True, "active": 1.0}),
         ([page(1, 7), page(1, 9)], ["shop.checkout"], True, {"frozen": "another fault is at this point by now"}),
         ([page(0, 7), page(0, 8)], ["shop.search"], False, {"frozen": False, "active": 0.0}),
+        ([page(0, 7), "up 1\n"], [], False, {"frozen": "shown at first, and not at the second look"}),
     ],
 )
 def test_gone_is_off_the_list_and_nothing_met_any_more(pages, others, holds, shown):
@@ -264,6 +266,18 @@ def test_gone_is_off_the_list_and_nothing_met_any_more(pages, others, holds, sho
 
     probe = with_shop(work)
     assert (probe.holds, probe.evidence) == (holds, {"listed": False, **shown})
+
+
+def test_a_metric_that_is_no_number_is_told_with_its_place():
+    """Neither gone nor a bug of ours."""
+
+    async def work(shop, url):
+        shop.series = [page("many", 7)]
+        with pytest.raises(InjectionError) as told:
+            await injector.gone(site(url), RECEIPT)
+        return str(told.value).replace(url, "URL")
+
+    assert with_shop(work) == "GET URL/metrics: sim_fault_active is 'many', no number"
 
 
 def test_withdraw_can_be_done_any_number_of_times():
