@@ -97,7 +97,8 @@ class Injector:
     acknowledged, which is then waited for. `held` looks back, once the fault is gone: did it hold, as proven, until
     it was withdrawn? If not, nothing seen under it counts. `accompany` names traffic that is needed already at
     baseline, and on until recovery is over. `here` says that the fault is on this machine (a process, a folder),
-    not in the target: it does not end when the target does.
+    not in the target: it does not end when the target does. `unfit` tells from the profile's doors alone why these
+    arguments cannot be used there, or null.
     `apply` is never retried; `withdraw` is retried and must be idempotent. All raise `InjectionError`.
     """
 
@@ -119,3 +120,4 @@ class Injector:
     accompany: Callable[[Site, BaseModel], Company] | None = None
     here: bool = False
     doors_if: tuple[str, ...] = ()
+    unfit: Callable[[BaseModel, Mapping[str, Door]], str | None] = lambda _, __: None

@@ -160,6 +160,9 @@ class _Resolver:
         for door in injector.doors:
             if door not in self.target.doors:
                 self._problem(loc, f"{name} needs the door {door!r}, and target {self.target.target} has none")
+        unfit = injector.unfit(params, self.target.doors)
+        if unfit is not None:
+            self._problem(loc, unfit)
         fault = Fault(
             injector=name,
             text=text,

@@ -46,7 +46,7 @@ from sim.event import JSON
 from sim.injector import InjectionError, Injector, Prepared, Probe, Receipt, Site
 from sim.problem import did_you_mean
 from sim.secret import SecretMissing
-from sim.target import Commands, Duration, Model
+from sim.target import Commands, Door, Duration, Model
 
 #: How long a command that acts may take, and one that looks, seconds: of both, two lookers, with what it takes to end
 #: them, stay below the 10 s that the runner grants one call.
@@ -68,15 +68,25 @@ class Params(Model):
     )
 
 
-def _set(site: Site, name: JSON) -> Commands:
-    door = site.doors.get("exec")
-    sets = door.commands if door is not None else {}
+def _lacking(doors: Mapping[str, Door], name: JSON) -> str | None:
+    """Return what the profile lacks for these commands, or null."""
+    sets = doors["exec"].commands if "exec" in doors else {}
     if not sets:
-        raise InjectionError("the profile's doors.exec has no commands: add doors.exec.commands.NAME")
+        return "the profile's doors.exec has no commands: add doors.exec.commands.NAME"
     if name not in sets:
-        hint = did_you_mean(str(name), sets, "it has")
-        raise InjectionError(f"the profile's doors.exec has no commands {name!r}; {hint}")
-    return sets[str(name)]
+        return f"the profile's doors.exec has no commands {name!r}; {did_you_mean(str(name), sets, 'it has')}"
+    return None
+
+
+def _unfit(params: Params, doors: Mapping[str, Door]) -> str | None:
+    return _lacking(doors, params.commands) if "exec" in doors else None  # a door that is not there is told already
+
+
+def _set(site: Site, name: JSON) -> Commands:
+    lacking = _lacking(site.doors, name)
+    if lacking is not None:
+        raise InjectionError(lacking)
+    return site.doors["exec"].commands[str(name)]
 
 
 def _argv(site: Site, receipt: Receipt, step: str) -> tuple[str, ...]:
@@ -186,4 +196,5 @@ injector = Injector(
     signal=None,  # the kernel cannot know what a stranger's program does to a metric
     duration_s=lambda params: params.duration if isinstance(params, Params) else None,
     here=True,
+    unfit=_unfit,  # type: ignore[arg-type]  # called with an instance of `params` only
 )

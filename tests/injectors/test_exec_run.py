@@ -81,6 +81,22 @@ def test_an_exercise_names_a_set_and_no_program():
             injector.params.model_validate({"commands": wrong})
 
 
+def test_a_set_that_the_profile_has_not_is_found_when_the_files_are_read(tmp_path):
+    """By the doors alone; a door that is not there at all is told by whoever reads the profile."""
+    door = commands(tmp_path)
+    found = [
+        injector.unfit(injector.params(commands=name), doors)
+        for name, doors in (("flag", {"exec": door}), ("flagg", {"exec": door}), ("flag", {}),
+                            ("flag", {"exec": Door(url="http://127.0.0.1:1")}))
+    ]  # fmt: skip
+    assert found == [
+        None,
+        "the profile's doors.exec has no commands 'flagg'; did you mean 'flag'?",
+        None,
+        "the profile's doors.exec has no commands: add doors.exec.commands.NAME",
+    ]
+
+
 def test_prepare_changes_nothing_and_keeps_where_it_was(tmp_path, monkeypatch):
     """The receipt says which set, in which folder, found along which path; no argument list stands in it."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")

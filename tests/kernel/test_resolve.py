@@ -111,6 +111,14 @@ def test_a_door_that_the_target_does_not_open() -> None:
     ]
 
 
+def test_arguments_that_the_profiles_doors_do_not_fit() -> None:
+    """The injector tells it from the profile alone: found when the files are read, not when the fault is to begin."""
+    known = names(World(Script()))
+    choosy = replace(known.injectors["break"], unfit=lambda params, doors: f"no dose at {doors['door'].url}")
+    known = Names({"break": choosy}, known.kinds)
+    assert told(problems(known=known)) == [(("inject", 0), f"no dose at {PROFILE['doors']['door']['url']}")]
+
+
 @pytest.mark.parametrize(("stage", "what"), [("detect", "alerts"), ("act", "actions"), ("notify", "channels")])
 def test_a_link_that_nothing_would_see(stage: str, what: str) -> None:
     """A profile without a fact for a link of the bound hook: not seen would be judged as not done."""
