@@ -39,8 +39,21 @@ class Taken(Exception):
     """Another runner holds the target. `run` is its run, `pid` its process."""
 
     def __init__(self, run: str, pid: int | None) -> None:
-        super().__init__(f"run {run} (pid {pid or 'unknown'}) is at work on this target")
+        who = f"run {run} (pid {pid or 'unknown'})"
+        if pid is not None and _dead(pid):
+            who = f"the watchdog of run {run} (its runner, pid {pid}, is gone)"
+        super().__init__(f"{who} is at work on this target")
         self.run, self.pid = run, pid
+
+
+def _dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
 
 
 def folder() -> Path:

@@ -38,6 +38,17 @@ def test_a_second_holder_is_refused_with_the_run_of_the_first(shared: Path) -> N
     first.release()
 
 
+def test_a_lock_whose_runner_is_dead_is_its_watchdogs(shared: Path, monkeypatch: Any) -> None:
+    """Who is sent to `sim recover`, and told that a run is at work whose process is gone, would look for it in vain."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    monkeypatch.setattr(os, "getpid", lambda: gone.pid)
+    first = hold("mbp", "one", "run-1")
+    (taken,) = held()
+    assert str(taken) == f"the watchdog of run run-1 (its runner, pid {gone.pid}, is gone) is at work on this target"
+    first.release()
+
+
 def test_a_lock_is_free_again_when_its_holder_lets_go(shared: Path) -> None:
     """Released, it is nobody's, and the next holder's name stands in it, whole, however long the last one's was."""
     hold("mbp", "one", "run-with-a-very-long-name").release()
