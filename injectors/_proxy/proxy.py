@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,12 @@ class Settings:
     """What all proxies of one server share."""
 
     def __init__(self, clock: Clock, seed: int, dial_s: float, tell: Callable[[str], None]) -> None:
-        self.clock, self.seed, self.dial_s, self.tell = clock, seed, dial_s, tell
+        self.clock, self.seed, self.dial_s, self._tell = clock, seed, dial_s, tell
+
+    def tell(self, text: str) -> None:
+        """Say what happened by itself; that it cannot be said must not keep a fault in place."""
+        with contextlib.suppress(Exception):
+            self._tell(text)
 
 
 class Proxy:
@@ -139,9 +145,9 @@ class Proxy:
         self._reviving = None
 
     def _expire(self) -> None:
-        self.settings.tell(f"proxy {self.name}: the lease of its being disabled ran out: enabling it")
         self._lease = None
         self._reviving = asyncio.get_running_loop().create_task(self._revive())
+        self.settings.tell(f"proxy {self.name}: the lease of its being disabled ran out: enabling it")
 
     async def _revive(self) -> None:
         """Enable the proxy again; where its address is taken, try for a while."""
@@ -216,8 +222,8 @@ class Proxy:
         toxic.lease = clock.call_at(toxic.expires_at, lambda: self._ran_out(toxic))
 
     def _ran_out(self, toxic: Toxic) -> None:
-        self.settings.tell(f"proxy {self.name}: the lease of toxic {toxic.name} ran out: removing it")
         self.remove(toxic)
+        self.settings.tell(f"proxy {self.name}: the lease of toxic {toxic.name} ran out: removing it")
 
     # -- connections ---------------------------------------------------------------------------------------------
 

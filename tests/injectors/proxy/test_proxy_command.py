@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from injectors._proxy import config
+from injectors._proxy import command, config
 from sim.refusal import Refusal, Usage
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,6 +70,21 @@ def test_it_says_when_it_is_ready_and_ends_when_it_is_told(tmp_path, how):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_stderr_that_nobody_reads_holds_up_nothing(monkeypatch):
+    """A pipe takes what fits into it, and is not waited for; one whose reader has gone is no error."""
+    reading, writing = os.pipe()
+    pipe = os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stderr", pipe)
+    for _ in range(2000):  # more than any pipe holds
+        command._tell("x" * 2000)
+    got = os.read(reading, 1 << 20).splitlines()
+    os.close(reading)
+    command._tell("nobody is there")
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
+    assert {len(line) for line in got} == {1011}
 
 
 def test_an_address_that_is_taken_ends_it_with_4():

@@ -93,6 +93,22 @@ def test_a_lease_on_being_disabled():
     within(story)
 
 
+def test_a_lease_runs_out_though_nobody_can_be_told():
+    """Whoever started the proxy is dead, and its stderr with it: the fault goes all the same."""
+
+    def gone(text):
+        raise BrokenPipeError(text)
+
+    async def story(here):
+        await here.call("POST", "/proxies/p/toxics", {"type": "latency", "ttl_s": 5, "attributes": {"latency": 5}})
+        await here.call("PATCH", "/proxies/p", {"enabled": False, "ttl_s": 5})
+        await here.moved(5)
+        _, shown = await here.call("GET", "/proxies/p")
+        return shown["enabled"], shown["toxics"]
+
+    assert within(story, tell=gone) == (True, [])
+
+
 def test_a_lease_that_cannot_be_honoured_yet_is_tried_again():
     """The port was taken meanwhile."""
 
