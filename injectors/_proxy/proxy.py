@@ -134,6 +134,11 @@ class Proxy:
         self.ttl_s, self._expires_at = ttl_s, clock.time() + ttl_s
         self._lease = clock.call_at(self._expires_at, self._expire)
 
+    @property
+    def leased(self) -> bool:
+        """Whether the proxy is disabled under a lease that has not run out."""
+        return self._lease is not None
+
     def end_lease(self) -> None:
         """Forget the lease."""
         self.ttl_s = None

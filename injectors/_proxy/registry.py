@@ -75,6 +75,8 @@ class Registry:
         fields = as_object(value, _GO_PROXY)
         enabled = flag(fields, "enabled", proxy.enabled)
         ttl_s = _lease(fields, enabled)
+        if ttl_s is not None and fields.get("enabled") is None and not proxy.leased:
+            raise bad('there is no lease to renew: ttl_s begins one beside "enabled": false')
         listen, upstream = text(fields, "listen", proxy.listen), text(fields, "upstream", proxy.upstream)
         if not enabled and (listen, upstream) == (proxy.listen, proxy.upstream):
             _disable(proxy, fields, ttl_s)  # needs no turn: to stop never waits
