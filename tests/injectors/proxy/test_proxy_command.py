@@ -150,6 +150,15 @@ def test_what_is_wrong_on_the_command_line(tmp_path):
             '[{"name": "a", "upstream": "db:1"}, {"name": "a", "upstream": "db:1"}]',
             "{file}: [1]: the name 'a' is [0]'s already; give each proxy a name of its own",
         ),
+        (
+            '[{"name": "a", "upstream": "db:1", "toxics": [{"type": "latency", "toxicity": 1' + "0" * 400 + "}]}]",
+            "{file}: [0] 'a': toxicity must be from 0 to 1, got 1" + "0" * 39,
+        ),
+        (
+            "[" + "1" * 5000 + "]",
+            "{file}: not JSON that can be used: Exceeds the limit (4300 digits) for integer string conversion: value"
+            " has 5000 digits; use sys.set_int_max_str_digits() to increase the limit",
+        ),
     ],
 )  # fmt: skip
 def test_a_file_of_proxies_that_cannot_be_used(tmp_path, text, wrong):
