@@ -111,11 +111,19 @@ class Registry:
         return done
 
     async def reset(self) -> None:
-        """Enable every proxy, and take every toxic away. Raises `ApiError` 500."""
+        """Take every toxic away, and enable every proxy. Raises `ApiError` 500, at the end, where one cannot be."""
+        for proxy in self.proxies.values():
+            proxy.clear()
         async with self._changes:
+            failed: list[ApiError] = []
             for proxy in list(self.proxies.values()):
-                await _start(proxy)
+                try:
+                    await _start(proxy)
+                except ApiError as error:
+                    failed.append(error)
                 proxy.clear()
+            if failed:
+                raise failed[0]
 
     def close(self) -> None:
         """Close every proxy."""

@@ -334,6 +334,22 @@ def test_reset_enables_all_and_removes_every_toxic():
     within(story)
 
 
+def test_a_reset_goes_on_past_a_proxy_that_cannot_be_enabled():
+    """Its port was taken: that is the answer, and the toxics of all and the other proxies' being down are gone."""
+
+    async def story(here):
+        port = int(here.server.registry.proxies["p"].listen.rpartition(":")[2])
+        await here.call("POST", "/proxies", {"name": "q", "upstream": UP, "enabled": False, "toxics": [LATENCY]})
+        await here.toxic("latency", latency=5)
+        await here.call("PATCH", "/proxies/p", {"enabled": False})
+        with socket.create_server(("127.0.0.1", port)):
+            status, _ = await here.call("POST", "/reset")
+        _, listed = await here.call("GET", "/proxies")
+        return status, {name: (each["enabled"], each["toxics"]) for name, each in listed.items()}
+
+    assert within(story) == (500, {"p": (False, []), "q": (True, [])})
+
+
 def test_a_proxy_moves():
     """Another listen or upstream address restarts it and drops its connections; another spelling does not."""
 
