@@ -284,8 +284,7 @@ def _apply_by_client(host: str, port: int, link: str, toxic: JSON) -> None:
 # -- effective and gone ----------------------------------------------------------------------------------------------
 
 
-async def _looks(receipt: Receipt, count: int) -> list[dict[str, JSON]]:
-    at: Any = receipt["at"]
+async def _looks(receipt: Receipt, count: int, at: Any) -> list[dict[str, JSON]]:
     if at is None:
         return []
     expect: Any = receipt["expect"]
@@ -305,7 +304,7 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     """The server's state, and what a connection through the link shows of it (else its counters, else the state)."""
     expect: Any = receipt["expect"]
     before: Any = receipt["before"]
-    seen = await _looks(receipt, 1 if _always(receipt) else _LOOKS)
+    seen = await _looks(receipt, 1 if _always(receipt) else _LOOKS, receipt["at"])
     link = await server.link(site, str(receipt["link"]))
     stands = server.stands(receipt, link)
     shown = [looking.bites(expect, each, before) for each in seen]
@@ -348,17 +347,20 @@ async def _gone(site: Site, receipt: Receipt) -> Probe:
         return Probe(True, evidence | {"looked": "not taken: another fault is on the link"})
     if receipt["at"] is None:
         return Probe(True, evidence | {"looked": "not taken: the link is not reached from here"})
+    at = server.reached_at(site, link.listen)  # somebody may have moved it: where it was, nobody listens any more
+    if list(at) != receipt["at"]:
+        evidence |= {"moved": f"{link.listen} to {link.upstream}"}
 
     def well(look: dict[str, JSON]) -> bool:
         return looking.as_before(look, before) and looking.bites(expect, look, before) is not True
 
     if not _always(receipt):
-        seen = await _looks(receipt, _LOOKS)
+        seen = await _looks(receipt, _LOOKS, at)
         return Probe(all(well(each) for each in seen), evidence | {"looks": [*seen]})
     # A toxic that hits every connection leaves none well; a busy machine now and then one: it is looked at again.
-    seen, until = await _looks(receipt, 1), asyncio.get_running_loop().time() + _AGAIN_S
+    seen, until = await _looks(receipt, 1, at), asyncio.get_running_loop().time() + _AGAIN_S
     while not well(seen[-1]) and len(seen) < _LOOKS and asyncio.get_running_loop().time() < until:
-        seen += await _looks(receipt, 1)
+        seen += await _looks(receipt, 1, at)
     return Probe(well(seen[-1]), evidence | {"looks": [*seen]})
 
 

@@ -369,6 +369,23 @@ def test_a_link_that_somebody_deleted_is_there_again_afterwards():
     assert (asked, did, said, gone) == (["POST /proxies"], ["link db created as before"], None, True)
 
 
+def test_a_link_that_somebody_moved_is_looked_at_where_it_is_now():
+    """The fault is gone, and so is the old address: one has nothing to do with the other."""
+
+    async def work(toxiproxy, url):
+        receipt = json.loads(json.dumps((await prepared(url, speaks="http")).receipt))
+        await latency.apply(site(url), receipt)
+        link = toxiproxy.links["db"]
+        await link.disable()
+        link.listen = "127.0.0.1:0"
+        await link.enable()
+        await latency.withdraw(site(url), receipt)
+        probe = await latency.gone(site(url), receipt)
+        return probe.holds, probe.evidence["moved"] == f"{link.listen} to {link.upstream}"
+
+    assert against(Toxiproxy(), work) == (True, True)
+
+
 def test_another_fault_on_the_link_is_left_to_itself():
     """Its toxic stays, and what it does to a connection is not taken for ours."""
 
