@@ -91,10 +91,12 @@ def of(
     positional: tuple[str, ...],
     drive: Callable[[Site, Receipt], Awaitable[None]] | None = None,
     own: Callable[[Any], Receipt] = lambda _: {},
+    held: Callable[[Site, Receipt], Awaitable[Probe]] | None = None,
 ) -> Injector:
     """Return a kind of fault of a link: `toxic` makes the toxic from its arguments, null cuts the link.
 
-    `own` is what else the receipt shall hold; `drive` works with it while the fault is in.
+    `own` is what else the receipt shall hold; `drive` works with it while the fault is in, and `held` then says
+    whether it did to the end.
     """
 
     async def prepare(site: Site, given: BaseModel) -> Prepared:
@@ -119,6 +121,7 @@ def of(
         duration_s=lambda given: given.duration if isinstance(given, OnLink) else None,
         renew=_renew,
         drive=drive,
+        held=held or _held,
     )
 
 
@@ -202,22 +205,29 @@ async def apply(site: Site, receipt: Receipt) -> None:
 async def _renew(site: Site, receipt: Receipt) -> None:
     """Renew the lease, where the server holds one, and the reaper's. Raises `InjectionError`, also when it has run out.
 
-    A fault that is driven is renewed by its drive: here it would be brought in where it is out just now.
+    It asks for the lease alone, so that it cannot bring the fault in where it is out: for good, or, if it is driven,
+    just now (then there is no lease to renew, and that is well).
     """
     await reaper.beat(site)
-    if not receipt["leased"] or receipt["driven"]:
+    if not receipt["leased"]:
         return
-    link, lease = str(receipt["link"]), {"ttl_s": receipt["ttl_s"]}
-    if receipt["toxic"] is not None:
-        await ask(site, "PATCH", path_of(link, "toxics", server.own_name(receipt)), json=dict(lease), accept=(200,))
-    else:
-        await ask(site, "PATCH", path_of(link), json={"enabled": False, **lease}, accept=(200,))
+    parts = () if receipt["toxic"] is None else ("toxics", server.own_name(receipt))
+    accept = (200, 400) if receipt["driven"] else (200,)
+    await ask(site, "PATCH", path_of(str(receipt["link"]), *parts), json={"ttl_s": receipt["ttl_s"]}, accept=accept)
 
 
 async def _withdraw(site: Site, receipt: Receipt) -> None:
     """Take the fault away, and then the reaper's watch over it: while it stands the reaper may have to do it."""
     await stop.withdraw(site, receipt)
     await reaper.end(site)
+
+
+async def _held(site: Site, _: Receipt) -> Probe:
+    """It stood, as it was asked for, until this process began to withdraw it."""
+    seen = stop.found(site)
+    if seen is None:
+        return Probe(False, {"reason": "its server did not say how it stood when it was withdrawn"})
+    return Probe(seen["stands"] is True, seen)
 
 
 _one_at_a_time = threading.Lock()
@@ -274,17 +284,7 @@ def _apply_by_client(host: str, port: int, link: str, toxic: JSON) -> None:
 # -- effective and gone ----------------------------------------------------------------------------------------------
 
 
-def _seen_in(receipt: Receipt, link: Link) -> bool:
-    """Whether the fault stands in the server's own state, as it was asked for."""
-    toxic: Any = receipt["toxic"]
-    if toxic is None:
-        return not link.enabled
-    there = link.toxic(server.own_name(receipt))
-    return there is not None and all(there.get(key) == toxic[key] for key in ("type", "stream", "attributes"))
-
-
-async def _looks(receipt: Receipt, count: int) -> list[dict[str, JSON]]:
-    at: Any = receipt["at"]
+async def _looks(receipt: Receipt, count: int, at: Any) -> list[dict[str, JSON]]:
     if at is None:
         return []
     expect: Any = receipt["expect"]
@@ -304,9 +304,9 @@ async def _effective(site: Site, receipt: Receipt) -> Probe:
     """The server's state, and what a connection through the link shows of it (else its counters, else the state)."""
     expect: Any = receipt["expect"]
     before: Any = receipt["before"]
-    seen = await _looks(receipt, 1 if _always(receipt) else _LOOKS)
+    seen = await _looks(receipt, 1 if _always(receipt) else _LOOKS, receipt["at"])
     link = await server.link(site, str(receipt["link"]))
-    stands = _seen_in(receipt, link)
+    stands = server.stands(receipt, link)
     shown = [looking.bites(expect, each, before) for each in seen]
     evidence: dict[str, JSON] = {"server": receipt["server"], "in_state": stands, "before": before, "looks": [*seen]}
     impacted = _impacted(receipt, link)
@@ -347,17 +347,20 @@ async def _gone(site: Site, receipt: Receipt) -> Probe:
         return Probe(True, evidence | {"looked": "not taken: another fault is on the link"})
     if receipt["at"] is None:
         return Probe(True, evidence | {"looked": "not taken: the link is not reached from here"})
+    at = server.reached_at(site, link.listen)  # somebody may have moved it: where it was, nobody listens any more
+    if list(at) != receipt["at"]:
+        evidence |= {"moved": f"{link.listen} to {link.upstream}"}
 
     def well(look: dict[str, JSON]) -> bool:
         return looking.as_before(look, before) and looking.bites(expect, look, before) is not True
 
     if not _always(receipt):
-        seen = await _looks(receipt, _LOOKS)
+        seen = await _looks(receipt, _LOOKS, at)
         return Probe(all(well(each) for each in seen), evidence | {"looks": [*seen]})
     # A toxic that hits every connection leaves none well; a busy machine now and then one: it is looked at again.
-    seen, until = await _looks(receipt, 1), asyncio.get_running_loop().time() + _AGAIN_S
+    seen, until = await _looks(receipt, 1, at), asyncio.get_running_loop().time() + _AGAIN_S
     while not well(seen[-1]) and len(seen) < _LOOKS and asyncio.get_running_loop().time() < until:
-        seen += await _looks(receipt, 1)
+        seen += await _looks(receipt, 1, at)
     return Probe(well(seen[-1]), evidence | {"looks": [*seen]})
 
 

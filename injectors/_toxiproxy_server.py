@@ -138,6 +138,18 @@ def reached_at(site: Site, listen: str) -> tuple[str, int]:
         raise InjectionError(f"{address(site)}: a link listens at {listen!r}, which is no address") from error
 
 
+def stands(receipt: Receipt, link: Link) -> bool:
+    """Say whether the fault stands in the server's own state, as it was asked for."""
+    toxic: Any = receipt["toxic"]
+    if toxic is None:
+        return not link.enabled
+    there = link.toxic(own_name(receipt))
+    if there is None or any(there.get(key) != toxic[key] for key in ("type", "stream", "attributes")):
+        return False
+    chance = there.get("toxicity", 1)  # a real server keeps it as a float of 32 bits
+    return isinstance(chance, int | float) and abs(chance - float(toxic["toxicity"])) < 1e-6
+
+
 def own_name(receipt: Receipt) -> str:
     """Return the name of the fault's own toxic."""
     return str(receipt["fault"])

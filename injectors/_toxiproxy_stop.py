@@ -34,6 +34,8 @@ _KEPT = 64
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _did: dict[str, list[JSON]] = {}
+#: How each fault stood when this process began to withdraw it, before it had changed anything.
+_found: dict[str, dict[str, JSON]] = {}
 
 
 def did(site: Site) -> list[JSON]:
@@ -44,6 +46,12 @@ def did(site: Site) -> list[JSON]:
 def forget(site: Site) -> None:
     """Begin anew: this fault has not been withdrawn yet."""
     _did.pop(site.id, None)
+    _found.pop(site.id, None)
+
+
+def found(site: Site) -> dict[str, JSON] | None:
+    """Return how the fault stood when this process began to withdraw it; null where nobody could be asked."""
+    return _found.get(site.id)
 
 
 async def withdraw(site: Site, receipt: Receipt) -> None:
@@ -74,10 +82,12 @@ class _Ladder:
         if there is None:
             if not await self._alive():
                 raise InjectionError(f"{self._where}: its server does not answer, so nothing can be withdrawn there")
+            self._note(None)
             self._tell(f"the server lists no proxies within {READ_S:g} s, though it tells its version: it is stuck")
-        elif not self._in(there):
-            return await self._mend(there)
         else:
+            self._note(there)
+            if not self._in(there):
+                return await self._mend(there)
             await self._change("DELETE", path_of(self._name, "toxics", str(self._toxic)), "toxic removed", (204, 404))
             there = await self._read()
             if there is not None and not self._in(there):
@@ -85,6 +95,20 @@ class _Ladder:
         if await self._cut_and_open() or await self._anew():
             return None
         return await self._restart()
+
+    def _note(self, there: dict[str, Link] | None) -> None:
+        """Keep how the fault stands, once: what is read after a change says nothing of the time before."""
+        link = None if there is None else there.get(self._name)
+        if there is None:
+            seen: dict[str, JSON] = {"stands": False, "reason": "its server was stuck, and did not say how it stood"}
+        elif link is None:
+            seen = {"stands": False, "reason": "the link was not there any more"}
+        else:
+            toxics = [str(each.get("name")) for each in link.toxics]
+            seen = {"stands": server.stands(self._receipt, link), "enabled": link.enabled, "toxics": [*toxics]}
+        _found.setdefault(self._site.id, seen)
+        while len(_found) > _KEPT:
+            _found.pop(next(iter(_found)))
 
     def _in(self, there: dict[str, Link]) -> bool:
         """Whether the fault's toxic is listed; a link that is cut is mended instead."""

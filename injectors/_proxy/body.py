@@ -103,7 +103,7 @@ def number(fields: Object, key: str, default: float, least: float, most: float) 
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise _wrong(value, key, "float32")
     if not least <= value <= most:
-        raise bad(f"{key} must be from {least:g} to {most:g}, got {value:g}")
+        raise bad(f"{key} must be from {least:g} to {most:g}, got {value!s:.40}")
     return float(value)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +12,9 @@ import click
 
 if TYPE_CHECKING:
     from injectors._proxy.serve import Server
+
+#: The longest line that is told, characters: what a pipe that is not full takes for certain.
+_LINE = 1000
 
 
 @click.command("proxy")
@@ -104,4 +110,7 @@ def _ready(server: Server) -> None:
 
 
 def _tell(text: str) -> None:
-    click.echo(f"sim proxy: {text}", err=True)
+    """Write a line to stderr where somebody takes it: one who has gone, or does not read, must not stop the proxy."""
+    with contextlib.suppress(OSError, ValueError):
+        if select.select([], [sys.stderr], [], 0)[1]:
+            click.echo(f"sim proxy: {text:.{_LINE}}", err=True)

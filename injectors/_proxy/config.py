@@ -25,8 +25,9 @@ def load(path: Path) -> list[Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise Refusal(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise Refusal(f"{path}: not JSON that can be used: nested too deeply") from error
+    except (RecursionError, ValueError) as error:  # a number may be too long to be one
+        why = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise Refusal(f"{path}: not JSON that can be used: {why}") from error
     if not isinstance(value, list):
         raise Refusal(
             f"{path}: expected a JSON array of proxies, such as"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,12 @@ class Settings:
     """What all proxies of one server share."""
 
     def __init__(self, clock: Clock, seed: int, dial_s: float, tell: Callable[[str], None]) -> None:
-        self.clock, self.seed, self.dial_s, self.tell = clock, seed, dial_s, tell
+        self.clock, self.seed, self.dial_s, self._tell = clock, seed, dial_s, tell
+
+    def tell(self, text: str) -> None:
+        """Say what happened by itself; that it cannot be said must not keep a fault in place."""
+        with contextlib.suppress(Exception):
+            self._tell(text)
 
 
 class Proxy:
@@ -128,6 +134,11 @@ class Proxy:
         self.ttl_s, self._expires_at = ttl_s, clock.time() + ttl_s
         self._lease = clock.call_at(self._expires_at, self._expire)
 
+    @property
+    def leased(self) -> bool:
+        """Whether the proxy is disabled under a lease that has not run out."""
+        return self._lease is not None
+
     def end_lease(self) -> None:
         """Forget the lease."""
         self.ttl_s = None
@@ -139,9 +150,9 @@ class Proxy:
         self._reviving = None
 
     def _expire(self) -> None:
-        self.settings.tell(f"proxy {self.name}: the lease of its being disabled ran out: enabling it")
         self._lease = None
         self._reviving = asyncio.get_running_loop().create_task(self._revive())
+        self.settings.tell(f"proxy {self.name}: the lease of its being disabled ran out: enabling it")
 
     async def _revive(self) -> None:
         """Enable the proxy again; where its address is taken, try for a while."""
@@ -216,8 +227,8 @@ class Proxy:
         toxic.lease = clock.call_at(toxic.expires_at, lambda: self._ran_out(toxic))
 
     def _ran_out(self, toxic: Toxic) -> None:
-        self.settings.tell(f"proxy {self.name}: the lease of toxic {toxic.name} ran out: removing it")
         self.remove(toxic)
+        self.settings.tell(f"proxy {self.name}: the lease of toxic {toxic.name} ran out: removing it")
 
     # -- connections ---------------------------------------------------------------------------------------------
 

@@ -75,6 +75,8 @@ class Registry:
         fields = as_object(value, _GO_PROXY)
         enabled = flag(fields, "enabled", proxy.enabled)
         ttl_s = _lease(fields, enabled)
+        if ttl_s is not None and fields.get("enabled") is None and not proxy.leased:
+            raise bad('there is no lease to renew: ttl_s begins one beside "enabled": false')
         listen, upstream = text(fields, "listen", proxy.listen), text(fields, "upstream", proxy.upstream)
         if not enabled and (listen, upstream) == (proxy.listen, proxy.upstream):
             _disable(proxy, fields, ttl_s)  # needs no turn: to stop never waits
@@ -109,11 +111,19 @@ class Registry:
         return done
 
     async def reset(self) -> None:
-        """Enable every proxy, and take every toxic away. Raises `ApiError` 500."""
+        """Take every toxic away, and enable every proxy. Raises `ApiError` 500, at the end, where one cannot be."""
+        for proxy in self.proxies.values():
+            proxy.clear()
         async with self._changes:
+            failed: list[ApiError] = []
             for proxy in list(self.proxies.values()):
-                await _start(proxy)
+                try:
+                    await _start(proxy)
+                except ApiError as error:
+                    failed.append(error)
                 proxy.clear()
+            if failed:
+                raise failed[0]
 
     def close(self) -> None:
         """Close every proxy."""

@@ -10,13 +10,13 @@ from pydantic import Field
 from injectors._toxiproxy import OnLink, of
 from injectors._toxiproxy_server import ask, path_of
 from sim.event import JSON
-from sim.injector import Receipt, Site
+from sim.injector import InjectionError, Probe, Receipt, Site
 from sim.target import Duration
 
 #: A toggle that was sent is waited for also when the fault is withdrawn meanwhile: no longer than this.
 _TOGGLE_S = 0.8
-#: What a lease on a cut has beyond the cut itself, seconds.
-_SPARE_S = 2.0
+#: What became of each drive of this process: how often it cut the link, and what ended it before its time.
+_DRIVEN: dict[str, dict[str, JSON]] = {}
 
 Phase = Annotated[Duration, Field(ge=0.5, le=600)]
 
@@ -31,12 +31,28 @@ class Params(OnLink):
 async def _drive(site: Site, receipt: Receipt) -> None:
     """Toggle the link, which is cut at the start; a toggle that finds no answer ends it (the record says so)."""
     up_s, down_s = float(str(receipt["up_s"])), float(str(receipt["down_s"]))
-    while True:
-        await asyncio.sleep(down_s)
-        await _toggle(site, receipt, {"enabled": True})
-        await asyncio.sleep(up_s)
-        lease: dict[str, JSON] = {"ttl_s": down_s + _SPARE_S} if receipt["leased"] else {}
-        await _toggle(site, receipt, {"enabled": False, **lease})
+    lease: dict[str, JSON] = {"ttl_s": receipt["ttl_s"]} if receipt["leased"] else {}
+    cuts = 1
+    _DRIVEN[site.id] = {"cuts": cuts}
+    try:
+        while True:
+            await asyncio.sleep(down_s)
+            await _toggle(site, receipt, {"enabled": True})
+            await asyncio.sleep(up_s)
+            await _toggle(site, receipt, {"enabled": False, **lease})
+            cuts += 1
+            _DRIVEN[site.id] = {"cuts": cuts}
+    except InjectionError as error:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():  # else it was withdrawn, and this was the last toggle
+            _DRIVEN[site.id] = {"cuts": cuts, "ended": str(error)}
+        raise
+
+
+async def _held(site: Site, _: Receipt) -> Probe:
+    """It came and went until it was withdrawn: no toggle failed."""
+    seen = _DRIVEN.pop(site.id, {"reason": "nobody drove it"})
+    return Probe("cuts" in seen and "ended" not in seen, seen)
 
 
 async def _toggle(site: Site, receipt: Receipt, change: dict[str, JSON]) -> None:
@@ -57,5 +73,6 @@ injector = of(
     None,
     ("link", "up", "down"),
     drive=_drive,
-    own=lambda params: {"up_s": params.up, "down_s": params.down, "ttl_s": params.down + _SPARE_S},
+    own=lambda params: {"up_s": params.up, "down_s": params.down},
+    held=_held,
 )

@@ -159,7 +159,9 @@ class Toxiproxy:
         if method == "DELETE":
             await self.links.pop(link.name).disable()
             return web.Response(status=204)
-        if method in ("PATCH", "POST") and body["enabled"] != link.enabled:
+        if method in ("PATCH", "POST") and "enabled" not in body and link.enabled:
+            return web.Response(text='{"error":"there is no lease to renew","status":400}\n', status=400)
+        if method in ("PATCH", "POST") and body.get("enabled", False) != link.enabled:
             await (link.enable() if body["enabled"] else link.disable())
         return web.json_response(link.shown())
 

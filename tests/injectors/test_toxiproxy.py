@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -169,6 +170,21 @@ def test_a_renewal_that_comes_too_late_is_told():
         'PATCH URL/proxies/db/toxics/r1-1: 404 {"error":"toxic not found","status":404}',
         [],
     )
+
+
+def test_a_renewal_never_cuts_a_link_again():
+    """The lease of a cut has run out, or somebody has enabled the link: asked for the lease alone, it stays whole."""
+
+    async def work(toxiproxy, url):
+        receipt = (await prepared(url, cut)).receipt
+        await cut.apply(site(url), receipt)
+        await cut.renew(site(url), receipt)
+        await toxiproxy.links["db"].enable()
+        return await refused(url, cut.renew(site(url), receipt)), toxiproxy.state(), toxiproxy.asked
+
+    said, state, asked = against(Toxiproxy(sim=True), work)
+    assert (said.partition(" {")[0], state) == ("PATCH URL/proxies/db: 400", [])
+    assert asked == ['PATCH link {"enabled": false, "ttl_s": 6.0}', *['PATCH link {"ttl_s": 6.0}'] * 2]
 
 
 def test_a_refused_apply_says_why():
@@ -353,6 +369,23 @@ def test_a_link_that_somebody_deleted_is_there_again_afterwards():
     assert (asked, did, said, gone) == (["POST /proxies"], ["link db created as before"], None, True)
 
 
+def test_a_link_that_somebody_moved_is_looked_at_where_it_is_now():
+    """The fault is gone, and so is the old address: one has nothing to do with the other."""
+
+    async def work(toxiproxy, url):
+        receipt = json.loads(json.dumps((await prepared(url, speaks="http")).receipt))
+        await latency.apply(site(url), receipt)
+        link = toxiproxy.links["db"]
+        await link.disable()
+        link.listen = "127.0.0.1:0"
+        await link.enable()
+        await latency.withdraw(site(url), receipt)
+        probe = await latency.gone(site(url), receipt)
+        return probe.holds, probe.evidence["moved"] == f"{link.listen} to {link.upstream}"
+
+    assert against(Toxiproxy(), work) == (True, True)
+
+
 def test_another_fault_on_the_link_is_left_to_itself():
     """Its toxic stays, and what it does to a connection is not taken for ours."""
 
@@ -365,6 +398,68 @@ def test_another_fault_on_the_link_is_left_to_itself():
         return probe.holds, probe.evidence["looked"], toxiproxy.state()
 
     assert against(Toxiproxy(), work) == (True, "not taken: another fault is on the link", ["db/r1-2"])
+
+
+def held(injector, meanwhile=None, stuck=()):
+    """Apply a fault, let something happen to it, withdraw it twice; return whether it held, and by what evidence."""
+
+    async def work(toxiproxy, url):
+        receipt = (await prepared(url, injector)).receipt
+        await injector.apply(site(url), receipt)
+        if meanwhile:
+            await meanwhile(toxiproxy.links["db"])
+        toxiproxy.stuck = set(stuck)
+        for _ in range(2):
+            with contextlib.suppress(InjectionError):
+                await injector.withdraw(site(url), receipt)
+            toxiproxy.stuck = set()
+        probe = await injector.held(site(url), receipt)
+        stop.forget(site(url))
+        assert not (await injector.held(site(url), receipt)).holds
+        return probe.holds, probe.evidence
+
+    return against(Toxiproxy(), work)
+
+
+async def cleared(link):
+    """Do what a reset, a restart or a lease that ran out does."""
+    link.toxics.clear()
+
+
+async def weakened(link):
+    """Leave the toxic there for nobody."""
+    link.toxics[0]["toxicity"] = 0
+
+
+async def enabled(link):
+    """Undo a cut."""
+    await link.enable()
+
+
+def test_a_fault_held_if_it_stood_until_it_was_withdrawn():
+    """As asked for, before the withdrawal changed anything; a second attempt says nothing of the time before."""
+    assert held(latency) == (True, {"stands": True, "enabled": True, "toxics": ["r1-1"]})
+    assert held(cut) == (True, {"stands": True, "enabled": False, "toxics": []})
+
+
+@pytest.mark.parametrize(
+    ("injector", "meanwhile", "evidence"),
+    [
+        (latency, cleared, {"stands": False, "enabled": True, "toxics": []}),
+        (latency, weakened, {"stands": False, "enabled": True, "toxics": ["r1-1"]}),
+        (cut, enabled, {"stands": False, "enabled": True, "toxics": []}),
+    ],
+)
+def test_a_fault_that_went_before_it_was_withdrawn_did_not_hold(injector, meanwhile, evidence):
+    """A server that was started again, somebody's reset, a lease that ran out: what was seen meanwhile counts not."""
+    assert held(injector, meanwhile) == (False, evidence)
+
+
+def test_a_server_that_is_stuck_does_not_say_that_the_fault_held():
+    """What it lists once it is free again comes after the withdrawal began."""
+    stuck = ["GET /proxies", "PATCH link", "DELETE link"]
+    holds, evidence = held(latency, stuck=stuck)
+    assert (holds, evidence["reason"]) == (False, "its server was stuck, and did not say how it stood")
 
 
 def test_gone_is_more_than_not_listed():

@@ -168,7 +168,8 @@ def test_a_proxy_that_is_refused(body, wrong):
         ({"type": "latency", "attributes": {"latency": -1}}, (400, BAD + "latency must not be negative, got -1")),
         ({"type": "latency", "toxicity": 7}, (400, BAD + "toxicity must be from 0 to 1, got 7")),
         ({"type": "latency", "ttl_s": 0}, (400, BAD + "ttl_s must be more than 0 seconds")),
-        ({"type": "latency", "ttl_s": 1e9}, (400, BAD + "ttl_s must be from 0 to 86400, got 1e+09")),
+        ({"type": "latency", "ttl_s": 1e9}, (400, BAD + "ttl_s must be from 0 to 86400, got 1000000000.0")),
+        ({"type": "latency", "ttl_s": 10**400}, (400, BAD + f"ttl_s must be from 0 to 86400, got 1{'0' * 39}")),
         ({"type": "timeout", "name": "slow"}, (409, "toxic already exists")),
     ],
 )
@@ -331,6 +332,22 @@ def test_reset_enables_all_and_removes_every_toxic():
         assert here.clock.due() == []
 
     within(story)
+
+
+def test_a_reset_goes_on_past_a_proxy_that_cannot_be_enabled():
+    """Its port was taken: that is the answer, and the toxics of all and the other proxies' being down are gone."""
+
+    async def story(here):
+        port = int(here.server.registry.proxies["p"].listen.rpartition(":")[2])
+        await here.call("POST", "/proxies", {"name": "q", "upstream": UP, "enabled": False, "toxics": [LATENCY]})
+        await here.toxic("latency", latency=5)
+        await here.call("PATCH", "/proxies/p", {"enabled": False})
+        with socket.create_server(("127.0.0.1", port)):
+            status, _ = await here.call("POST", "/reset")
+        _, listed = await here.call("GET", "/proxies")
+        return status, {name: (each["enabled"], each["toxics"]) for name, each in listed.items()}
+
+    assert within(story) == (500, {"p": (False, []), "q": (True, [])})
 
 
 def test_a_proxy_moves():

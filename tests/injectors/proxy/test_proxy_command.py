@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from injectors._proxy import config
+from injectors._proxy import command, config
 from sim.refusal import Refusal, Usage
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,6 +70,21 @@ def test_it_says_when_it_is_ready_and_ends_when_it_is_told(tmp_path, how):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_stderr_that_nobody_reads_holds_up_nothing(monkeypatch):
+    """A pipe takes what fits into it, and is not waited for; one whose reader has gone is no error."""
+    reading, writing = os.pipe()
+    pipe = os.fdopen(writing, "w")
+    monkeypatch.setattr(sys, "stderr", pipe)
+    for _ in range(2000):  # more than any pipe holds
+        command._tell("x" * 2000)
+    got = os.read(reading, 1 << 20).splitlines()
+    os.close(reading)
+    command._tell("nobody is there")
+    with contextlib.suppress(BrokenPipeError):
+        pipe.close()
+    assert {len(line) for line in got} == {1011}
 
 
 def test_an_address_that_is_taken_ends_it_with_4():
@@ -133,6 +149,15 @@ def test_what_is_wrong_on_the_command_line(tmp_path):
         (
             '[{"name": "a", "upstream": "db:1"}, {"name": "a", "upstream": "db:1"}]',
             "{file}: [1]: the name 'a' is [0]'s already; give each proxy a name of its own",
+        ),
+        (
+            '[{"name": "a", "upstream": "db:1", "toxics": [{"type": "latency", "toxicity": 1' + "0" * 400 + "}]}]",
+            "{file}: [0] 'a': toxicity must be from 0 to 1, got 1" + "0" * 39,
+        ),
+        (
+            "[" + "1" * 5000 + "]",
+            "{file}: not JSON that can be used: Exceeds the limit (4300 digits) for integer string conversion: value"
+            " has 5000 digits; use sys.set_int_max_str_digits() to increase the limit",
         ),
     ],
 )  # fmt: skip

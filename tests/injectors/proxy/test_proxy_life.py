@@ -80,10 +80,13 @@ def test_a_lease_on_being_disabled():
         await here.moved(4)
         await here.call("PATCH", "/proxies/p", off)
         await here.moved(4)
+        assert (await here.call("PATCH", "/proxies/p", {"ttl_s": 5}))[1]["expires_in_s"] == 5
+        await here.moved(4)
         assert (await here.call("GET", "/proxies/p"))[1]["enabled"] is False
         await here.moved(1)
+        status, _ = await here.call("PATCH", "/proxies/p", {"ttl_s": 5})
         _, shown = await here.call("GET", "/proxies/p")
-        assert (shown["enabled"], "ttl_s" in shown) == (True, False)
+        assert (status, shown["enabled"], "ttl_s" in shown) == (400, True, False)
         await here.pair()
         for last in ({"enabled": True}, {"enabled": False}):
             await here.call("PATCH", "/proxies/p", off)
@@ -91,6 +94,22 @@ def test_a_lease_on_being_disabled():
             assert here.clock.due() == []
 
     within(story)
+
+
+def test_a_lease_runs_out_though_nobody_can_be_told():
+    """Whoever started the proxy is dead, and its stderr with it: the fault goes all the same."""
+
+    def gone(text):
+        raise BrokenPipeError(text)
+
+    async def story(here):
+        await here.call("POST", "/proxies/p/toxics", {"type": "latency", "ttl_s": 5, "attributes": {"latency": 5}})
+        await here.call("PATCH", "/proxies/p", {"enabled": False, "ttl_s": 5})
+        await here.moved(5)
+        _, shown = await here.call("GET", "/proxies/p")
+        return shown["enabled"], shown["toxics"]
+
+    assert within(story, tell=gone) == (True, [])
 
 
 def test_a_lease_that_cannot_be_honoured_yet_is_tried_again():
@@ -104,6 +123,7 @@ def test_a_lease_that_cannot_be_honoured_yet_is_tried_again():
             thief.bind(("127.0.0.1", port))
             thief.listen()
             await here.moved(5)
+            assert (await here.call("PATCH", "/proxies/p", {"ttl_s": 60}))[0] == 400  # it has run out: no renewing
             assert (await here.call("GET", "/proxies/p"))[1]["enabled"] is False
         await here.moved(1)
         return (await here.call("GET", "/proxies/p"))[1]["enabled"]

@@ -177,10 +177,10 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(*proxies, seed=7, dial_s=10.0, bare=False):
+async def world(*proxies, seed=7, dial_s=10.0, bare=False, tell=None):
     """Give a world with a proxy ``p`` before one upstream (none if `bare`), and `proxies` beside it."""
     clock, told = FakeClock(), []
-    server = Server(seed=seed, dial_s=dial_s, tell=told.append, clock=clock)
+    server = Server(seed=seed, dial_s=dial_s, tell=tell or told.append, clock=clock)
     async with contextlib.AsyncExitStack() as stack:
         here = World(server, clock, None, told)
         behind = await asyncio.start_server(here._accept, "127.0.0.1", 0)
