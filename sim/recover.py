@@ -46,8 +46,8 @@ def line(folder: Path) -> str:
 def ended_with_its_stack(journal: undo.Open) -> bool:
     """Whether the faults that were in the target are gone with its processes; `finish_here` ends the rest.
 
-    True only for a stack of ours whose start is over: there is nothing left to restore, and nothing to withdraw
-    from but what never was in the stack.
+    True only for a stack of ours whose start is over: there is nothing left to restore or to withdraw from, but what
+    never was in the stack.
     """
     from sim import stack
 
@@ -56,12 +56,14 @@ def ended_with_its_stack(journal: undo.Open) -> bool:
 
 
 async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: Say, by: str) -> Left:
-    """Finish a journal whose stack is down: what it left beyond the stack still ends. Raises `JournalError`."""
+    """Finish a journal whose stack is down: what it left beyond the stack is undone. Raises `JournalError`."""
     book = undo.Journal(journal.path.parent)
     try:
         faults = [record for record in reversed(journal.faults.values()) if _is_beyond(record, names)]
         reasons = await _taken_back(faults, names, secrets, book, say, by, IN_FLIGHT_S if faults else 0.0)
         reasons += _companies_ended(journal, book, by)
+        beyond = [record for record in journal.restores.values() if record.get("of_stack", True) is not True]
+        reasons += await _put_back(beyond if journal.intended else (), names, secrets, book, say, by)
         if not reasons:
             book.write("closed", by=f"{by}: the stack it was in is down")
     finally:
@@ -72,13 +74,15 @@ async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: S
 def _is_beyond(record: Mapping[str, Any], names: Names) -> bool:
     """Whether a fault does not go with the stack: it is behind a door that the stack did not open, or on this machine.
 
-    One by the stack's own doors whose injector is not installed was where they lead: in the target.
+    The journal says so itself: who recovers may not have the injector.
     """
     if record.get("of_stack", True) is not True:  # a journal from before this was written knew no other doors
         return True
+    if isinstance(record.get("here"), bool):
+        return bool(record["here"])
     try:
         return names.injector(str(record.get("injector"))).here
-    except LookupError:
+    except LookupError:  # as above; by the stack's own doors it was where they lead: in the target
         return False
 
 
@@ -98,13 +102,29 @@ async def _taken_back(
         fault = record["fault"]
         try:
             injection = from_intent(record, names.injector, secrets)
-            injection.landed_at = landed_at
+            injection.landed_at, injection.in_flight_s = landed_at, settle_s
         except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
             reasons.append(f"{fault}: {_why(error)}")
             continue
         say("fault.withdrawing", {"fault": fault})
         if not await take_back(injection, journal, say, by):
             reasons.append(f"{fault} is not proven gone")
+    return reasons
+
+
+async def _put_back(
+    records: Iterable[Mapping[str, Any]], names: Names, secrets: Secrets, journal: undo.Journal, say: Say, by: str
+) -> list[str]:
+    """Set back what actions changed; return what still differs, and why."""
+    reasons, patience = [], restore.Patience()
+    for record in records:
+        try:
+            kind = names.observer(str(record["spec"]["kind"]))
+        except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
+            reasons.append(f"{record['fact']}: {_why(error)}")
+            continue
+        trouble = await restore.put_back(record, kind, secrets, journal, say, by, patience)
+        reasons += [trouble] if trouble else []
     return reasons
 
 
@@ -148,15 +168,7 @@ async def recover(
     try:
         reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s)
         reasons += _companies_ended(left, journal, by)
-        patience = restore.Patience()
-        for fact, record in left.restores.items() if left.intended else ():
-            try:
-                kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]
-            except Exception as error:  # noqa: BLE001 - as above
-                reasons.append(f"{fact}: {_why(error)}")
-                continue
-            trouble = await restore.put_back(record, kind, secrets, journal, say, by, patience)
-            reasons += [trouble] if trouble else []
+        reasons += await _put_back(left.restores.values() if left.intended else (), names, secrets, journal, say, by)
         if not reasons:
             journal.write("closed", by=by)
     finally:

@@ -22,6 +22,7 @@ from sim.injector import InjectionError, Probe
 from sim.observation import CannotLook
 from sim.recover import Left
 from sim.secret import Secrets
+from sim.target import Fact, ObserverSpec, Restore
 from sim.undo import FILE, JournalError
 from tests.kernel.scripted import Names, Script, World, bent, names, play
 
@@ -139,6 +140,31 @@ def test_an_unknown_observer_leaves_its_state_open_and_finishes_the_rest(
     assert left.reasons == ("gate: unknown observer 'state'", "lane: unknown observer 'state'")
     assert (world.off is not None, world.cracked) == (True, False)
     assert list(undo.read(tmp_path / FILE).restores) == ["gate", "lane"]
+
+
+@pytest.mark.parametrize("of_stack", [True, False])
+@pytest.mark.parametrize("intended", [True, False])
+def test_a_state_that_is_beyond_the_stack_is_put_back_though_the_stack_is_down(
+    tmp_path: Path, monkeypatch: Any, whole: list[bytes], of_stack: bool, intended: bool
+) -> None:
+    """A controller that the stack did not bring holds what an action set there; what was in the stack went with it."""
+    world = killed(whole, tmp_path, 4 if intended else 3)
+    lines = [altered(line, of_stack=of_stack) if b'"restore"' in line else line for line in whole]
+    (tmp_path / FILE).write_bytes(b"".join(lines[: 4 if intended else 3]))
+    book = undo.read(tmp_path / FILE)
+    monkeypatch.setattr(recover, "recover", lambda _, *more: recover.finish_here(book, *more, "recover"))
+    left, _ = finish(tmp_path, monkeypatch, world)
+    assert (left.reasons, undo.read(tmp_path / FILE).unfinished) == ((), False)
+    assert set(world.set_back) == ({"gate", "lane"} if intended and not of_stack else set())
+
+
+def test_a_restore_call_says_whether_it_goes_to_the_stack(whole: list[bytes]) -> None:
+    """It is written down before the stack's address is filled in, as nobody can tell afterwards."""
+    assert [json.loads(line)["of_stack"] for line in whole[1:3]] == [False, False]
+    fact = Fact.model_validate({"kind": "state", "stage": "act", "from": "prom", "values": ["open", "blocked"]})
+    for url, of_stack in [("${stack.dec}/gate", True), ("http://127.0.0.1:1/gate", False)]:
+        call, specs = Restore(fact="gate", url=url), {"prom": ObserverSpec(kind="prometheus", url="http://p")}
+        assert restore.record(call, "open", specs, fact, {"dec": "http://d"})["of_stack"] is of_stack
 
 
 def altered(line: bytes, **changes: Any) -> bytes:
