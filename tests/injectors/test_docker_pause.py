@@ -215,3 +215,12 @@ def test_one_that_ended_while_it_was_paused_is_not_paused():
     box = Box("web")
     probe = against(Engine(box), work)
     assert (probe.holds, dict(probe.evidence)) == (True, {"web": {"status": "exited"}})
+
+
+def test_an_engine_that_lists_no_processes_is_refused():
+    """Neither the effect nor its end could be proven there: it is said before anything is paused."""
+    engine = Engine(Box("web"))
+    engine.fails["top"] = (500, "ps: command not found")
+    told = against(engine, lambda site: refused(injector, site, container="web"))
+    assert told == "top of container web (776562776562): 500 ps: command not found"
+    assert engine.asked == []
