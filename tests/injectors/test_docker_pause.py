@@ -45,7 +45,15 @@ def test_prepare_changes_nothing_and_says_whom_it_will_hit():
     assert prepared.targets == ("container web (776562776562)",)
     assert json.loads(json.dumps(prepared.receipt)) == {
         "fault": "r1-1",
-        "containers": [{"id": "776562" * 10 + "7765", "name": "web", "started_at": "life 1", "health": "healthy"}],
+        "containers": [
+            {
+                "engine": "ENGINE:ONE",
+                "id": "776562" * 10 + "7765",
+                "name": "web",
+                "started_at": "life 1",
+                "health": "healthy",
+            }
+        ],
     }
     assert prepared.prior == [{"name": "web", "status": "running", "health": "healthy", "started_at": "life 1"}]
 
