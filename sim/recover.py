@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sim import company, restore, undo
+from sim import company, restore, undo, whereabouts
 from sim.injection import IN_FLIGHT_S, Say, from_intent, take_back
 from sim.injector import Injector
 from sim.observation import ObserverKind
@@ -51,6 +51,8 @@ def ended_with_its_stack(journal: undo.Open) -> bool:
     """
     from sim import stack
 
+    if whereabouts.elsewhere(journal.header.get("machine"), "pid"):
+        return False  # whether its processes are gone, nobody knows here
     folder, instance = journal.header.get("stack"), journal.header.get("instance")
     return bool(folder and instance) and stack.ended(str(folder), str(instance))
 
@@ -60,10 +62,11 @@ async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: S
     book = undo.Journal(journal.path.parent)
     try:
         faults = [record for record in reversed(journal.faults.values()) if _is_beyond(record, names)]
-        reasons = await _taken_back(faults, names, secrets, book, say, by, IN_FLIGHT_S if faults else 0.0)
+        at = journal.header.get("machine")
+        reasons = await _taken_back(faults, names, secrets, book, say, by, IN_FLIGHT_S if faults else 0.0, at)
         reasons += _companies_ended(journal, book, by)
         beyond = [record for record in journal.restores.values() if record.get("of_stack", True) is not True]
-        reasons += await _put_back(beyond if journal.intended else (), names, secrets, book, say, by)
+        reasons += await _put_back(beyond if journal.intended else (), names, secrets, book, say, by, at)
         if not reasons:
             book.write("closed", by=f"{by}: the stack it was in is down")
     finally:
@@ -94,17 +97,25 @@ async def _taken_back(
     say: Say,
     by: str,
     settle_s: float,
+    at: Any,
 ) -> list[str]:
-    """Withdraw faults in this order and read them back; return what is not gone, and why."""
+    """Withdraw faults in this order and read them back; return what is not gone, and why.
+
+    `at` is the machine that the run was on: what is bound to another one can neither be undone nor read back here.
+    """
     reasons: list[str] = []
     landed_at = asyncio.get_running_loop().time() + settle_s
     for record in records:
         fault = record["fault"]
         try:
             injection = from_intent(record, names.injector, secrets)
+            apart = _apart(at, record["doors"], injection.injector.here)
             injection.landed_at, injection.in_flight_s = landed_at, settle_s
         except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
             reasons.append(f"{fault}: {_why(error)}")
+            continue
+        if apart:
+            reasons.append(f"{fault}: {apart}")
             continue
         say("fault.withdrawing", {"fault": fault})
         if not await take_back(injection, journal, say, by):
@@ -113,19 +124,36 @@ async def _taken_back(
 
 
 async def _put_back(
-    records: Iterable[Mapping[str, Any]], names: Names, secrets: Secrets, journal: undo.Journal, say: Say, by: str
+    records: Iterable[Mapping[str, Any]],
+    names: Names,
+    secrets: Secrets,
+    journal: undo.Journal,
+    say: Say,
+    by: str,
+    at: Any,
 ) -> list[str]:
     """Set back what actions changed; return what still differs, and why."""
     reasons, patience = [], restore.Patience()
     for record in records:
         try:
             kind = names.observer(str(record["spec"]["kind"]))
+            apart = _apart(at, {"call": record["call"]}, False)
         except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
             reasons.append(f"{record['fact']}: {_why(error)}")
+            continue
+        if apart:
+            reasons.append(f"{record['fact']}: {apart}")
             continue
         trouble = await restore.put_back(record, kind, secrets, journal, say, by, patience)
         reasons += [trouble] if trouble else []
     return reasons
+
+
+def _apart(at: Any, doors: Mapping[str, Any], here: bool) -> str:
+    """Return why something is not undone from here, empty when it can be."""
+    spaces = whereabouts.bound(doors, here)
+    where = "" if spaces is None else whereabouts.elsewhere(at, *spaces)
+    return where and f"it is of {where}: run sim recover there"
 
 
 def _companies_ended(left: undo.Open, journal: undo.Journal, by: str) -> list[str]:
@@ -166,9 +194,11 @@ async def recover(
         return Left(folder, ())
     journal = undo.Journal(folder)
     try:
-        reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s)
+        at = left.header.get("machine")
+        reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s, at)
         reasons += _companies_ended(left, journal, by)
-        reasons += await _put_back(left.restores.values() if left.intended else (), names, secrets, journal, say, by)
+        restores = left.restores.values() if left.intended else ()
+        reasons += await _put_back(restores, names, secrets, journal, say, by, at)
         if not reasons:
             journal.write("closed", by=by)
     finally:
