@@ -8,14 +8,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from sim import recover, restore, undo
+from sim import machine, recover, restore, undo
 from sim.catalogue import UnknownName
+from sim.cli import run as run_verb
 from sim.cli.recover import command
 from sim.clock import run_virtual
 from sim.injector import InjectionError, Probe
@@ -152,7 +154,8 @@ def test_a_state_that_is_beyond_the_stack_is_put_back_though_the_stack_is_down(
     lines = [altered(line, of_stack=of_stack) if b'"restore"' in line else line for line in whole]
     (tmp_path / FILE).write_bytes(b"".join(lines[: 4 if intended else 3]))
     book = undo.read(tmp_path / FILE)
-    monkeypatch.setattr(recover, "recover", lambda _, *more: recover.finish_here(book, *more, "recover"))
+    here = recover.finish_here
+    monkeypatch.setattr(recover, "recover", lambda _, known, secrets, say: here(book, known, secrets, say, "recover"))
     left, _ = finish(tmp_path, monkeypatch, world)
     assert (left.reasons, undo.read(tmp_path / FILE).unfinished) == ((), False)
     assert set(world.set_back) == ({"gate", "lane"} if intended and not of_stack else set())
@@ -426,3 +429,20 @@ def test_usage(tmp_path: Path, monkeypatch: Any, whole: list[bytes], args: list[
     """What makes no sense is 2."""
     runs_below(tmp_path, done=whole)
     assert verb(tmp_path, monkeypatch, *args)[0] == 2
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_recover_first_waits_for_nobody_and_meets_nobody(
+    tmp_path: Path, whole: list[bytes], capsys: Any, ended: bool
+) -> None:
+    """The watchdog of the run that was cut short may be at work still: two must not meet on one target."""
+    world = killed(whole, tmp_path, 7)
+    found: Any = SimpleNamespace(catalogue=names(world))
+    journal = undo.read(tmp_path / FILE)
+    hold = machine.hold(str(journal.header["target"]), str(journal.header["instance"]), "theirs")
+    try:
+        assert run_verb._recovered(found, journal, ended) == 6
+    finally:
+        hold.release()
+    assert (world.calls, "is at work on this target; wait for it" in capsys.readouterr().err) == ([], True)
+    assert undo.read(tmp_path / FILE).unfinished is True
