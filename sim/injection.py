@@ -62,6 +62,7 @@ class Injection:
     targets: tuple[str, ...] = ()
     prior: JSON = None
     landed_at: float = 0.0  # the loop's second by which all that was sent must have landed
+    in_flight_s: float | None = None  # how long that may take; null: IN_FLIGHT_S
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     of_stack: bool = False  # every door is one that the stack itself exports: the fault goes when the stack goes
 
@@ -316,6 +317,7 @@ def intent(injection: Injection, deadline_wall: float) -> dict[str, JSON]:
         "ttl_s": injection.site.ttl_s,
         "lease": injection.fault.lease,
         "of_stack": injection.of_stack,
+        "here": injection.injector.here,
         "deadline": round(deadline_wall, 3),
     }
 
@@ -340,10 +342,13 @@ async def take_back(injection: Injection, journal: Journal, say: Say, by: str) -
     "Gone" counts only after the read-back, and is asked for even when the withdrawal failed: a target that answers "no
     such fault" may still be biting, and one that answers nothing may have done it.
     """
+    silent = False
     for wait_s in (*BACK_OFF_S, None):
         trouble = ""
         try:
             trouble = await _sent(injection)
+            if silent or trouble:  # it may have hung: what it was sent before is worked off now, and in any order
+                injection.landed_at = max(injection.landed_at, _in_flight_until(injection.in_flight_s))
             probe = await _read_back(injection, by)
             if probe.holds:
                 evidence = scrub(dict(probe.evidence), injection.site.secrets.redact)
@@ -353,6 +358,7 @@ async def take_back(injection: Injection, journal: Journal, say: Say, by: str) -
             trouble = trouble or f"still there: {_spell(probe.evidence)}"
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the next attempt and the next fault still follow
             trouble = "; ".join(filter(None, [trouble, str(error) or type(error).__name__]))
+            silent = True
         if wait_s is not None:
             await asyncio.sleep(wait_s)
     say("fault.stuck", {"fault": injection.id, "reason": trouble})
@@ -382,8 +388,8 @@ async def _sent(injection: Injection) -> str:
     return ""
 
 
-def _in_flight_until() -> float:
-    return asyncio.get_running_loop().time() + IN_FLIGHT_S
+def _in_flight_until(in_flight_s: float | None = None) -> float:
+    return asyncio.get_running_loop().time() + (IN_FLIGHT_S if in_flight_s is None else in_flight_s)
 
 
 def _spell(evidence: Mapping[str, JSON]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sim import company, restore, undo
+from sim import company, restore, undo, whereabouts
 from sim.injection import IN_FLIGHT_S, Say, from_intent, take_back
 from sim.injector import Injector
 from sim.observation import ObserverKind
@@ -46,22 +46,27 @@ def line(folder: Path) -> str:
 def ended_with_its_stack(journal: undo.Open) -> bool:
     """Whether the faults that were in the target are gone with its processes; `finish_here` ends the rest.
 
-    True only for a stack of ours whose start is over: there is nothing left to restore, and nothing to withdraw
-    from but what never was in the stack.
+    True only for a stack of ours whose start is over: there is nothing left to restore or to withdraw from, but what
+    never was in the stack.
     """
     from sim import stack
 
+    if whereabouts.elsewhere(journal.header.get("machine"), "pid"):
+        return False  # whether its processes are gone, nobody knows here
     folder, instance = journal.header.get("stack"), journal.header.get("instance")
     return bool(folder and instance) and stack.ended(str(folder), str(instance))
 
 
 async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: Say, by: str) -> Left:
-    """Finish a journal whose stack is down: what it left beyond the stack still ends. Raises `JournalError`."""
+    """Finish a journal whose stack is down: what it left beyond the stack is undone. Raises `JournalError`."""
     book = undo.Journal(journal.path.parent)
     try:
         faults = [record for record in reversed(journal.faults.values()) if _is_beyond(record, names)]
-        reasons = await _taken_back(faults, names, secrets, book, say, by, IN_FLIGHT_S if faults else 0.0)
+        at = journal.header.get("machine")
+        reasons = await _taken_back(faults, names, secrets, book, say, by, IN_FLIGHT_S if faults else 0.0, at)
         reasons += _companies_ended(journal, book, by)
+        beyond = [record for record in journal.restores.values() if record.get("of_stack", True) is not True]
+        reasons += await _put_back(beyond if journal.intended else (), names, secrets, book, say, by, at)
         if not reasons:
             book.write("closed", by=f"{by}: the stack it was in is down")
     finally:
@@ -72,13 +77,15 @@ async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: S
 def _is_beyond(record: Mapping[str, Any], names: Names) -> bool:
     """Whether a fault does not go with the stack: it is behind a door that the stack did not open, or on this machine.
 
-    One by the stack's own doors whose injector is not installed was where they lead: in the target.
+    The journal says so itself: who recovers may not have the injector.
     """
     if record.get("of_stack", True) is not True:  # a journal from before this was written knew no other doors
         return True
+    if isinstance(record.get("here"), bool):
+        return bool(record["here"])
     try:
         return names.injector(str(record.get("injector"))).here
-    except LookupError:
+    except LookupError:  # as above; by the stack's own doors it was where they lead: in the target
         return False
 
 
@@ -90,22 +97,63 @@ async def _taken_back(
     say: Say,
     by: str,
     settle_s: float,
+    at: Any,
 ) -> list[str]:
-    """Withdraw faults in this order and read them back; return what is not gone, and why."""
+    """Withdraw faults in this order and read them back; return what is not gone, and why.
+
+    `at` is the machine that the run was on: what is bound to another one can neither be undone nor read back here.
+    """
     reasons: list[str] = []
     landed_at = asyncio.get_running_loop().time() + settle_s
     for record in records:
         fault = record["fault"]
         try:
             injection = from_intent(record, names.injector, secrets)
-            injection.landed_at = landed_at
+            apart = _apart(at, record["doors"], injection.injector.here)
+            injection.landed_at, injection.in_flight_s = landed_at, settle_s
         except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
             reasons.append(f"{fault}: {_why(error)}")
+            continue
+        if apart:
+            reasons.append(f"{fault}: {apart}")
             continue
         say("fault.withdrawing", {"fault": fault})
         if not await take_back(injection, journal, say, by):
             reasons.append(f"{fault} is not proven gone")
     return reasons
+
+
+async def _put_back(
+    records: Iterable[Mapping[str, Any]],
+    names: Names,
+    secrets: Secrets,
+    journal: undo.Journal,
+    say: Say,
+    by: str,
+    at: Any,
+) -> list[str]:
+    """Set back what actions changed; return what still differs, and why."""
+    reasons, patience = [], restore.Patience()
+    for record in records:
+        try:
+            kind = names.observer(str(record["spec"]["kind"]))
+            apart = _apart(at, {"call": record["call"]}, False)
+        except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
+            reasons.append(f"{record['fact']}: {_why(error)}")
+            continue
+        if apart:
+            reasons.append(f"{record['fact']}: {apart}")
+            continue
+        trouble = await restore.put_back(record, kind, secrets, journal, say, by, patience)
+        reasons += [trouble] if trouble else []
+    return reasons
+
+
+def _apart(at: Any, doors: Mapping[str, Any], here: bool) -> str:
+    """Return why something is not undone from here, empty when it can be."""
+    spaces = whereabouts.bound(doors, here)
+    where = "" if spaces is None else whereabouts.elsewhere(at, *spaces)
+    return where and f"it is of {where}: run sim recover there"
 
 
 def _companies_ended(left: undo.Open, journal: undo.Journal, by: str) -> list[str]:
@@ -146,17 +194,11 @@ async def recover(
         return Left(folder, ())
     journal = undo.Journal(folder)
     try:
-        reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s)
+        at = left.header.get("machine")
+        reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s, at)
         reasons += _companies_ended(left, journal, by)
-        patience = restore.Patience()
-        for fact, record in left.restores.items() if left.intended else ():
-            try:
-                kind = names.observer(str(record["spec"]["kind"]))  # type: ignore[index,call-overload]
-            except Exception as error:  # noqa: BLE001 - as above
-                reasons.append(f"{fact}: {_why(error)}")
-                continue
-            trouble = await restore.put_back(record, kind, secrets, journal, say, by, patience)
-            reasons += [trouble] if trouble else []
+        restores = left.restores.values() if left.intended else ()
+        reasons += await _put_back(restores, names, secrets, journal, say, by, at)
         if not reasons:
             journal.write("closed", by=by)
     finally:

@@ -86,6 +86,7 @@ def record(
         "observer": name,
         "spec": fill(specs[name].model_dump(mode="json", exclude_unset=True), exports),
         "read": fact.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "of_stack": call.url.startswith("${stack."),  # else what it sets back does not go with the stack
         **({"injections": list(injections)} if fact.subject else {}),
     }
 

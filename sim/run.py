@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from sim import injection, restore
+from sim import injection, restore, whereabouts
 from sim.around import Around, Stopped
 from sim.chain import ChainError, ChainQuestion, Timing
 from sim.company import Companions, accompany
@@ -322,6 +322,7 @@ class Run:
                 "instance": self.instance,
                 "stack": self.around.stack,
                 "owner": {"pid": pid, "started": psutil.Process(pid).create_time()},
+                "machine": whereabouts.here(),
             }
             self.journal = Journal(self.folder)
             self.journal.write("open", **header)

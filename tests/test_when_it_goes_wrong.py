@@ -21,6 +21,7 @@ PAGE = (ROOT / "docs" / "when-it-goes-wrong.md").read_text(encoding="utf-8")
 SAID = {
     "UNSAFE": "sim/cli/run.py",
     "was cut short; first: ": "sim/cli/run.py",
+    "run sim recover there": "sim/recover.py",
     "not a journal record": "sim/undo.py",
     "journal version": "sim/undo.py",
     "the machine's clock was set": "sim/guard.py",

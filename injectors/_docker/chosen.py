@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -58,7 +59,8 @@ async def chosen(engine: Engine, params: OnContainers) -> list[Container]:
         raise InjectionError(f"{params.container!r} means {len(found)} containers; one fault hits at most {MOST}")
     for each in found:
         _refuse(each, params)
-    return sorted(found, key=lambda each: each.name)
+    engine_id = await engine.identity()
+    return sorted((replace(each, engine=engine_id) for each in found), key=lambda each: each.name)
 
 
 async def _meant(engine: Engine, text: str) -> list[str]:
@@ -107,6 +109,7 @@ def prepared(site: Site, found: Sequence[tuple[Container, dict[str, JSON]]], /, 
     """Return what `prepare` gives: each container by id and name, with what is its kind's own, and how it stood."""
     listed: list[JSON] = [
         {
+            "engine": each.engine,
             "id": each.id,
             "name": each.name,
             "started_at": each.started_at,
@@ -145,16 +148,29 @@ Look = Callable[[Engine, dict[str, Any], Container], Awaitable[tuple[bool, dict[
 async def probed(site: Site, receipt: Receipt, look: Look, *, removed: bool) -> Probe:
     """Look at every container of a receipt; the probe holds when it holds of all.
 
-    `removed` is what holds of one that is not there any more. Another container of its name is no victim of ours: the
-    evidence names it, and it is not looked at.
+    `removed` is what holds of one that is not there any more; of one that another engine does not know nothing holds:
+    that is an `InjectionError`. Another container of its name is no victim of ours: the evidence names it, and it is
+    not looked at.
     """
 
     async def one(engine: Engine, victim: dict[str, Any]) -> tuple[bool, dict[str, JSON]]:
         found = await engine.inspect(victim["id"])
         if found is not None:
             return await look(engine, victim, found)
+        await _same(engine, victim)
         heir = await engine.inspect(victim["name"])
         return removed, {"removed": True, "recreated_as": heir.id[:12] if heir is not None else None}
 
     came = await each(site, receipt, one)
     return Probe(all(holds for holds, _ in came.values()), {name: dict(found) for name, (_, found) in came.items()})
+
+
+async def _same(engine: Engine, victim: dict[str, Any]) -> None:
+    """Raise `InjectionError` where another engine answers at the door's address than the one that had the container."""
+    before = str(victim.get("engine") or "")
+    now = await engine.identity() if before else ""
+    if before and now != before:
+        raise InjectionError(
+            f"{engine.url} is another engine ({now or 'without an id'}) than the one that container {victim['name']} "
+            f"is of ({before}): start that one there again, then sim recover"
+        )

@@ -41,9 +41,10 @@ class Answered(InjectionError):
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One look at a container: what ``GET /containers/{id}/json`` told."""
+    """One look at a container: what ``GET /containers/{id}/json`` told; `engine` says of which engine it is."""
 
     raw: Mapping[str, Any]
+    engine: str = ""
 
     @property
     def id(self) -> str:
@@ -173,6 +174,14 @@ class Engine:
             raise
         except Exception as error:
             raise _told(what, error) from error
+
+    async def identity(self) -> str:
+        """Return the id that the engine keeps for good; empty where it tells none, or another each time."""
+        try:
+            first, second = [str((await self.ask("info", lambda api: api.info())).get("ID") or "") for _ in range(2)]
+        except Answered:  # what stands before an engine may keep this from us
+            return ""
+        return first if first == second else ""
 
     async def inspect(self, name: str) -> Container | None:
         """Look at a container by id or name; null where there is none."""

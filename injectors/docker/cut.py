@@ -119,7 +119,7 @@ async def _connect(engine: Engine, victim: Mapping[str, Any], name: str, place: 
                 ipv4_address=place.get("ipv4"),
                 ipv6_address=place.get("ipv6"),
                 link_local_ips=place.get("link_local"),
-                links=[tuple(link.split(":", 1)) for link in place["links"]] if "links" in place else None,
+                links=[link.partition(":")[::2] for link in place["links"]] if "links" in place else None,
                 driver_opt=place.get("options"),
             ),
         ),
@@ -157,15 +157,25 @@ async def _withdraw(site: Site, receipt: Receipt) -> None:
         found = await engine.inspect(victim["id"])
         if found is None:
             return
+        wrong = []
         for name, place in victim["networks"].items():
-            there = found.networks.get(name)
-            if there is not None and _place(found, there) == place:
-                continue
-            if there is not None:  # connected by somebody, without what it had: a connect alone would be refused
-                await _disconnect(engine, victim, name, place)
-            await _connect(engine, victim, name, place)
+            try:
+                await _back(engine, victim, found, name, place)
+            except InjectionError as error:  # one network may be gone: that is no reason to stay out of the others
+                wrong.append(str(error))
+        if wrong:
+            raise InjectionError("; ".join(wrong))
 
     await each(site, receipt, one)
+
+
+async def _back(engine: Engine, victim: Mapping[str, Any], found: Container, name: str, place: Place) -> None:
+    there = found.networks.get(name)
+    if there is not None and _place(found, there) == place:
+        return
+    if there is not None:  # connected by somebody, without what it had: a connect alone would be refused
+        await _disconnect(engine, victim, name, place)
+    await _connect(engine, victim, name, place)
 
 
 async def _gone(site: Site, receipt: Receipt) -> Probe:

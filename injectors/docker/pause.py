@@ -20,7 +20,10 @@ class Params(OnContainers):
 
 async def _prepare(site: Site, params: Params) -> Prepared:
     async with Engine(site) as engine:
-        return prepared(site, [(found, {}) for found in await chosen(engine, params)])
+        found = await chosen(engine, params)
+        for one in found:  # where the engine lists no processes, it could not be shown that they go on afterwards
+            await looks.processes(engine, one)
+    return prepared(site, [(one, {}) for one in found])
 
 
 async def _apply(site: Site, receipt: Receipt) -> None:

@@ -30,7 +30,7 @@ _STATE = """
 SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() END,
     pg_last_wal_receive_lsn()::text, pg_last_wal_replay_lsn()::text,
     (pg_last_wal_receive_lsn() - pg_last_wal_replay_lsn())::bigint,
-    (SELECT status FROM pg_stat_wal_receiver)
+    (SELECT status FROM pg_stat_wal_receiver), (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
 """
 _MAY = "SELECT current_user::text, has_function_privilege('pg_wal_replay_pause()', 'EXECUTE')"
 
@@ -44,7 +44,7 @@ class Params(Model):
 
 
 def _state(server: Server) -> dict[str, Any]:
-    names = ("standby", "state", "received", "replayed", "waiting_bytes", "receiver")
+    names = ("standby", "state", "received", "replayed", "waiting_bytes", "receiver", "began")
     return dict(zip(names, server.one(_STATE), strict=True))
 
 
@@ -63,7 +63,7 @@ async def _prepare(site: Site, _: Params) -> Prepared:
                 f"{user} may not pause it: "
                 f"GRANT EXECUTE ON FUNCTION pg_wal_replay_pause(), pg_wal_replay_resume() TO {user}"
             )
-        return Prepared({"fault": site.id}, ("the replay of the standby",), state)
+        return Prepared({"fault": site.id, "began": state["began"]}, ("the replay of the standby",), state)
 
     return await _pg.asked(site, look)
 
@@ -94,12 +94,21 @@ async def _twice(site: Site) -> tuple[dict[str, Any], dict[str, Any]]:
     return first, await _pg.asked(site, _state)
 
 
-async def _withdraw(site: Site, _: Receipt) -> None:
-    """Resume; a server that was promoted meanwhile replays nothing, and has nothing to resume."""
+def _another(state: dict[str, Any], receipt: Receipt) -> bool:
+    """Whether the server that answers was started since: our pause is none of it, be it the same one or another."""
+    return "began" in receipt and state["began"] != receipt["began"]
+
+
+async def _withdraw(site: Site, receipt: Receipt) -> None:
+    """Resume; a server that was promoted meanwhile replays nothing, and has nothing to resume.
+
+    Nor has one that was started since: if it is paused, then by somebody else.
+    """
 
     def resume(server: Server) -> None:
         try:
-            if _state(server)["standby"]:
+            state = _state(server)
+            if state["standby"] and not _another(state, receipt):
                 server.rows("SELECT pg_wal_replay_resume()")
         except psycopg2.errors.ObjectNotInPrerequisiteState:  # promoted between the two
             if _state(server)["standby"]:
@@ -108,9 +117,16 @@ async def _withdraw(site: Site, _: Receipt) -> None:
     await _pg.asked(site, resume)
 
 
-async def _gone(site: Site, _: Receipt) -> Probe:
-    """It is not paused, and what waited is replayed, or is being replayed."""
+async def _gone(site: Site, receipt: Receipt) -> Probe:
+    """It is not paused, and what waited is replayed, or is being replayed.
+
+    A restart ends the pause. One that was started since and is no standby was none of ours: it took over the address,
+    and the standby that we paused may stand still elsewhere.
+    """
     first, second = await _twice(site)
+    if _another(second, receipt):
+        started: dict[str, JSON] = {**second, "started_since": True}
+        return Probe(bool(second["standby"]), started)
     moves = first["replayed"] != second["replayed"]
     over = not second["standby"] or second["state"] == "not paused"
     evidence: dict[str, JSON] = {**second, "moves": moves}

@@ -203,19 +203,30 @@ def _unfinished(found: Asked, into: Path, made: Stack | None, first: bool) -> in
 
 
 def _recovered(found: Asked, journal: Open, ended: bool) -> int:
-    """Finish one earlier run, or what it left here if its stack has ended; return 0 when nothing of it is left."""
-    from sim import recover
+    """Finish one earlier run, or what it left here if its stack has ended; return 0 when nothing of it is left.
+
+    Not while its watchdog, or another recovery, is at work on that target.
+    """
+    from sim import machine, recover
     from sim.secret import Secrets
 
-    folder = journal.path.parent
+    folder, secrets = journal.path.parent, Secrets()
 
     def say(kind: str, data: Mapping[str, Any]) -> None:
         click.echo(f"  {kind} {data.get('fault') or data.get('fact')}", err=True)
 
-    if ended:
-        left = asyncio.run(recover.finish_here(journal, found.catalogue, Secrets(), say, "run"))
-    else:
-        left = asyncio.run(recover.recover(folder, found.catalogue, Secrets(), say))
+    try:
+        hold = machine.hold(str(journal.header.get("target")), str(journal.header.get("instance")), folder.name)
+    except machine.Taken as taken:
+        click.echo(f"{folder.name}: {taken}; wait for it, or stop it first", err=True)
+        return 6
+    try:
+        if ended:
+            left = asyncio.run(recover.finish_here(journal, found.catalogue, secrets, say, "run"))
+        else:
+            left = asyncio.run(recover.recover(folder, found.catalogue, secrets, say))
+    finally:
+        hold.release()
     for reason in left.reasons:
         click.echo(f"{folder.name}: {reason}", err=True)
     return 6 if left.reasons else 0

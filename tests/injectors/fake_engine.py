@@ -24,7 +24,7 @@ from sim.injector import InjectionError, Site
 from sim.secret import Secrets
 from sim.target import Door
 
-NETWORK = "e" * 63 + "1"
+NETWORK, BACK = "e" * 63 + "1", "f" * 63 + "2"
 
 
 @dataclass
@@ -124,7 +124,8 @@ class Engine:
         self.asked: list[str] = []
         self.fails: dict[str, tuple[int, str]] = {}
         self.deaf: set[str] = set()
-        self.network = "front"
+        self.networks = {NETWORK: "front", BACK: "back"}
+        self.ids = ["ENGINE:ONE"]
 
     def state(self) -> list[Any]:
         """Return how every container stands, as plain data."""
@@ -172,6 +173,11 @@ class Engine:
     async def version(self, _: web.Request) -> web.Response:
         """Say who this is."""
         return web.json_response({"ApiVersion": "1.41", "Version": "20.10.24"})
+
+    async def info(self, _: web.Request) -> web.Response:
+        """Say which engine this is: the first of `ids`, which then goes to the end of them."""
+        self.ids = [*self.ids[1:], self.ids[0]]
+        return web.json_response({"ID": self.ids[-1]})
 
     async def listed(self, request: web.Request) -> web.Response:
         """List containers: those that run, or all; with all the labels asked for."""
@@ -263,35 +269,43 @@ class Engine:
     async def join(self, request: web.Request) -> web.Response:
         """Connect or disconnect; twice is refused with the statuses of a real engine."""
         body = await request.json()
-        box, word = self.boxes[body["Container"]], request.match_info["act"]
-        there = self.network in box.networks
+        box, word, network = self.boxes[body["Container"]], request.match_info["act"], request.match_info["id"]
+        if network not in self.networks:
+            return web.json_response({"message": f"network {network} not found"}, status=404)
+        name = self.networks[network]
+        there = name in box.networks
         if word == "disconnect" and not there:
-            message = f"container {box.id} is not connected to network {self.network}"
+            message = f"container {box.id} is not connected to network {name}"
             return web.json_response({"message": message}, status=500)
         if word == "connect" and there:
-            message = f"endpoint with name {box.name} already exists in network {self.network}"
+            message = f"endpoint with name {box.name} already exists in network {name}"
             return web.json_response({"message": message}, status=403)
         if word == "disconnect":
-            del box.networks[self.network]
+            del box.networks[name]
         else:
             told = body.get("EndpointConfig") or {}
             fixed = told.get("IPAMConfig") or {}
-            box.networks[self.network] = place(
+            box.networks[name] = place(
                 *(told.get("Aliases") or ()), box.id[:12], ipv4=fixed.get("IPv4Address"),
-                Links=told.get("Links"), DriverOpts=told.get("DriverOpts") or {},
+                NetworkID=network, Links=told.get("Links"), DriverOpts=told.get("DriverOpts") or {},
             )  # fmt: skip
         return web.Response(status=200)
 
     async def net(self, request: web.Request) -> web.Response:
         """Tell a network and who is in it."""
-        inside = {box.id: {} for box in self.boxes.values() if self.network in box.networks}
-        return web.json_response({"Id": request.match_info["id"], "Name": self.network, "Containers": inside})
+        network = request.match_info["id"]
+        if network not in self.networks:
+            return web.json_response({"message": f"network {network} not found"}, status=404)
+        name = self.networks[network]
+        inside = {box.id: {} for box in self.boxes.values() if name in box.networks}
+        return web.json_response({"Id": network, "Name": name, "Containers": inside})
 
     def routes(self) -> list[web.RouteDef]:
         """Return everything that is served."""
         at = "/v1.41/containers/{id}"
         return [
             web.get("/version", self.version),
+            web.get("/v1.41/info", self.info),
             web.get("/v1.41/containers/json", self.listed),
             web.get(f"{at}/json", self.inspect),
             web.get(f"{at}/top", self.top),

@@ -7,7 +7,7 @@ import pytest
 from injectors._docker import looks
 from injectors.docker.cut import injector
 from tests.injectors import fake_engine
-from tests.injectors.fake_engine import NETWORK, Box, Engine, against, place, refused, story
+from tests.injectors.fake_engine import BACK, NETWORK, Box, Engine, against, place, refused, story
 
 
 def box(**more):
@@ -154,3 +154,45 @@ def test_an_interface_that_stays_is_no_cut(monkeypatch):
         return [*probes, await injector.gone(site, receipt), await injector.gone(site, receipt)]
 
     assert [probe.holds for probe in against(Engine(box()), work)] == [False, True, False, True]
+
+
+def two():
+    """Return a container in two networks, each with an address and aliases of its own."""
+    web = box()
+    web.networks["back"] = place("db", "store", "776562776562", ipv4="172.31.0.7", NetworkID=BACK)
+    return web
+
+
+def test_a_container_in_two_networks_gets_both_places_back():
+    """Aliases and addresses are each network's own."""
+    engine = Engine(web := two())
+    before = {name: {**told, "DriverOpts": told["DriverOpts"] or {}} for name, told in web.networks.items()}
+    found = against(engine, lambda site: story(injector, site, container="web"))
+    assert [holds for holds, _ in found] == [True, False, True]
+    assert web.networks == before
+
+
+def test_a_network_that_was_removed_does_not_keep_the_container_out_of_the_other():
+    """Nobody was left in it, and somebody pruned it: that place cannot be had again, and the fault is not gone."""
+    engine = Engine(web := two())
+
+    async def work(site):
+        receipt = (await injector.prepare(site, injector.params(container="web"))).receipt
+        await injector.apply(site, receipt)
+        del engine.networks[BACK]
+        with pytest.raises(fake_engine.InjectionError, match=r"connect web to back: 404 network f+2 not found"):
+            await injector.withdraw(site, receipt)
+        return list(web.networks), (await injector.gone(site, receipt)).holds
+
+    assert against(engine, work) == (["front"], False)
+
+
+def test_a_link_without_an_alias_is_given_back_as_it_was():
+    """The engine keeps a link as it was asked for: a name alone is its own alias."""
+    engine = Engine(web := box())
+    web.networks["front"]["Links"] = ["cache", "db:database"]
+    found = against(engine, lambda site: story(injector, site, container="web"))
+    assert ([holds for holds, _ in found], web.networks["front"]["Links"]) == (
+        [True, False, True],
+        ["cache", "db:database"],
+    )

@@ -9,10 +9,11 @@ import pytest
 from injectors._docker import chosen, looks
 from injectors._docker import engine as door
 from injectors.docker.pause import injector
+from sim.catalogue import catalogue
 from sim.injector import InjectionError, Site
 from sim.secret import Secrets
 from sim.target import Door
-from tests.injectors.fake_engine import Box, Engine, against, refused, serving, site
+from tests.injectors.fake_engine import Box, Engine, against, place, refused, serving, site
 
 
 def through(url, **more):
@@ -209,3 +210,41 @@ def test_an_error_of_ours_stays_one():
                 await engine.ask("nonsense", lambda _: 1 / 0)
 
     against(Engine(Box("web")), work)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cut", "kill", "pause", "restart", "signal"])
+def test_that_another_engine_does_not_know_the_container_is_no_end_of_the_fault(name):
+    """Another one answers at the socket by now; the one that holds the container may come back with the fault."""
+    kind, web = catalogue().injector(f"docker.{name}"), Box("web", networks={"front": place("api")})
+    engine = Engine(web)
+
+    async def work(site):
+        receipt = (await kind.prepare(site, kind.params(container="web"))).receipt
+        engine.boxes, engine.ids = {}, ["ENGINE:TWO"]
+        await kind.withdraw(site, receipt)
+        with pytest.raises(InjectionError) as error:
+            await kind.gone(site, receipt)
+        engine.ids = ["ENGINE:ONE"]
+        return str(error.value).replace(site.doors["docker"].url, "URL"), (await kind.gone(site, receipt)).holds
+
+    assert against(engine, work) == (
+        "URL is another engine (ENGINE:TWO) than the one that container web is of (ENGINE:ONE): "
+        "start that one there again, then sim recover",
+        True,
+    )
+
+
+@pytest.mark.parametrize("kept", ["changes", "refused", "none"])
+def test_an_engine_without_a_lasting_id_is_believed(kept):
+    """Some make up another one for each answer, some stand behind what keeps it from us."""
+    engine = Engine(Box("web"))
+    engine.ids = {"changes": ["A", "B"], "refused": ["A"], "none": [""]}[kept]
+    if kept == "refused":
+        engine.fails["info"] = (403, "not allowed")
+
+    async def work(site):
+        receipt = (await injector.prepare(site, injector.params(container="web"))).receipt
+        engine.boxes = {}
+        return receipt["containers"][0]["engine"], (await injector.gone(site, receipt)).holds
+
+    assert against(engine, work) == ("", True)

@@ -45,7 +45,15 @@ def test_prepare_changes_nothing_and_says_whom_it_will_hit():
     assert prepared.targets == ("container web (776562776562)",)
     assert json.loads(json.dumps(prepared.receipt)) == {
         "fault": "r1-1",
-        "containers": [{"id": "776562" * 10 + "7765", "name": "web", "started_at": "life 1", "health": "healthy"}],
+        "containers": [
+            {
+                "engine": "ENGINE:ONE",
+                "id": "776562" * 10 + "7765",
+                "name": "web",
+                "started_at": "life 1",
+                "health": "healthy",
+            }
+        ],
     }
     assert prepared.prior == [{"name": "web", "status": "running", "health": "healthy", "started_at": "life 1"}]
 
@@ -215,3 +223,12 @@ def test_one_that_ended_while_it_was_paused_is_not_paused():
     box = Box("web")
     probe = against(Engine(box), work)
     assert (probe.holds, dict(probe.evidence)) == (True, {"web": {"status": "exited"}})
+
+
+def test_an_engine_that_lists_no_processes_is_refused():
+    """Neither the effect nor its end could be proven there: it is said before anything is paused."""
+    engine = Engine(Box("web"))
+    engine.fails["top"] = (500, "ps: command not found")
+    told = against(engine, lambda site: refused(injector, site, container="web"))
+    assert told == "top of container web (776562776562): 500 ps: command not found"
+    assert engine.asked == []

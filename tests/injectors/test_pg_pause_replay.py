@@ -135,6 +135,44 @@ def test_one_that_was_promoted_has_nothing_to_resume():
     assert asyncio.run(_pg.asked(site, pause_replay._state))["standby"] is False
 
 
+def began(server):
+    """Return when a server was started, as the receipt keeps it."""
+    return asyncio.run(_pg.asked(postgres_target.site(server), pause_replay._state))["began"]
+
+
+def test_a_primary_that_has_the_address_by_now_is_not_the_standby_that_was_paused(server):
+    """After a failover the standby may stand still elsewhere: that the address leads to a primary is no end of it."""
+    site = postgres_target.site(server)
+    receipt = asyncio.run(injector.prepare(site, params())).receipt
+    assert receipt["began"] == began(server)
+    taken_over = replace(site, doors={"postgres": Door(url=postgres_target.primary().url)})
+    asyncio.run(injector.withdraw(taken_over, receipt))
+    found = asyncio.run(injector.gone(taken_over, receipt))
+    assert (found.holds, found.evidence["started_since"], found.evidence["standby"]) == (False, True, False)
+
+
+def test_a_standby_that_was_started_since_is_paused_by_somebody_else_or_not_at_all(server):
+    """A restart ends our pause; what another one has paused since is left as it is."""
+    site = postgres_target.site(server)
+    receipt = asyncio.run(injector.prepare(site, params())).receipt
+    asyncio.run(injector.apply(site, receipt))
+    try:
+        older = {**receipt, "began": receipt["began"] - 1}
+        asyncio.run(injector.withdraw(site, older))
+        assert (state(server), asyncio.run(injector.gone(site, older)).holds) == (["paused"], True)
+    finally:
+        asyncio.run(injector.withdraw(site, receipt))
+
+
+def test_one_that_was_promoted_is_the_same(server):
+    """It was not started anew for that."""
+    primary = postgres_target.primary()
+    site = postgres_target.site(primary)
+    receipt = {"fault": "r1-0", "began": began(primary)}
+    asyncio.run(injector.withdraw(site, receipt))
+    assert asyncio.run(injector.gone(site, receipt)).holds
+
+
 def test_how_long_it_is_held():
     """As asked for, else the default."""
     assert [injector.duration_s(params(duration="3m")), injector.duration_s(params())] == [180.0, None]

@@ -312,23 +312,28 @@ def test_what_is_on_this_machine_does_not_end_with_the_stack(tmp_path: Path, lef
 
 
 @pytest.mark.parametrize(
-    ("of_stack", "injector", "withdrawn", "reasons"),
+    ("of_stack", "here", "injector", "withdrawn", "reasons"),
     [
-        (True, "break", False, ()),
-        (False, "break", True, ()),
-        (False, "unknown", False, ("r1-1: unknown injector 'unknown'",)),
+        (True, False, "break", False, ()),
+        (False, False, "break", True, ()),
+        (False, False, "unknown", False, ("r1-1: unknown injector 'unknown'",)),
+        (True, True, "break", True, ()),
+        (True, True, "unknown", False, ("r1-1: unknown injector 'unknown'",)),
+        (True, False, "unknown", False, ()),
     ],
 )
 def test_what_is_beyond_the_stack_does_not_end_with_it(
-    tmp_path: Path, of_stack: bool, injector: str, withdrawn: bool, reasons: tuple[str, ...]
+    tmp_path: Path, of_stack: bool, here: bool, injector: str, withdrawn: bool, reasons: tuple[str, ...]
 ) -> None:
-    """A fault behind a door that the stack did not open (a container, another database) is withdrawn all the same."""
+    """A fault behind a door that the stack did not open (another database), or on this machine (a container), is
+    withdrawn all the same; where its injector is not installed, the journal stays open.
+    """
     world = World(Script())
     journal = Journal(tmp_path)
     journal.write("open", run="r")
     doors = {"door": {"url": "http://scripted"}}
     intent = {"fault": "r1-1", "injector": injector, "receipt": {}, "prior": None, "doors": doors, "run": "r"}
-    journal.write("intent", **intent, ttl_s=1.0, lease="none", of_stack=of_stack)
+    journal.write("intent", **intent, ttl_s=1.0, lease="none", of_stack=of_stack, here=here)
     journal.close()
     found = undo.read(tmp_path / FILE)
     left = run_virtual(recover.finish_here(found, names(world), Secrets({}), lambda *_: None, "recover"))

@@ -12,7 +12,7 @@ import pytest
 from sim import recover, undo
 from sim.clock import run_virtual
 from sim.injection import Injections
-from sim.injector import InjectionError, Site
+from sim.injector import InjectionError, Probe, Site
 from sim.secret import Secrets
 from tests.kernel.test_injection import Bench
 
@@ -82,6 +82,41 @@ def test_a_withdrawal_that_failed_and_is_not_read_back_is_none(bench: Bench) -> 
     bench.odd = {"a": {"withdraw": refused, "gone": silent}}
     assert bench.play(early) is False
     assert [each["reason"] for each in bench.told("fault.stuck")] == ["refused; silent"]
+
+
+@pytest.mark.parametrize("after_s", [0.0, 1.0, 3.9])
+def test_who_did_not_answer_for_a_while_may_work_off_what_it_was_sent(bench: Bench, after_s: float) -> None:
+    """It hung with the apply in its queue: when it answers again the apply comes behind the first read-back."""
+    asked: list[str] = []
+
+    async def apply(site: Site, _: Any) -> None:
+        raise InjectionError("no answer within 8 s")
+
+    async def withdraw(site: Site, _: Any) -> None:
+        asked.append("withdraw")
+        if len(asked) < 4:
+            raise InjectionError("no answer")
+        if len(asked) == 4:
+            lands(bench, after_s)
+        bench.there.discard("a")
+
+    async def gone(site: Site, _: Any) -> Probe:
+        if len(asked) < 4:
+            raise InjectionError("no answer")
+        return Probe("a" not in bench.there, {})
+
+    async def story(injections: Injections) -> bool:
+        await injections.prepare()
+        injections.intend(0.0)
+        with pytest.raises(InjectionError):
+            await injections.apply()
+        found = await injections.withdraw()
+        await asyncio.sleep(10.0)
+        return found
+
+    bench.odd = {"a": {"apply": apply, "withdraw": withdraw, "gone": gone}}
+    assert bench.play(story) is True
+    assert (len(asked) > 4, bench.there) == (True, set())
 
 
 def test_a_renewal_cut_by_the_withdrawal_is_waited_for(bench: Bench) -> None:

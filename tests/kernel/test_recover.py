@@ -8,20 +8,23 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from sim import recover, restore, undo
+from sim import machine, recover, restore, undo
 from sim.catalogue import UnknownName
+from sim.cli import run as run_verb
 from sim.cli.recover import command
 from sim.clock import run_virtual
 from sim.injector import InjectionError, Probe
 from sim.observation import CannotLook
 from sim.recover import Left
 from sim.secret import Secrets
+from sim.target import Fact, ObserverSpec, Restore
 from sim.undo import FILE, JournalError
 from tests.kernel.scripted import Names, Script, World, bent, names, play
 
@@ -139,6 +142,32 @@ def test_an_unknown_observer_leaves_its_state_open_and_finishes_the_rest(
     assert left.reasons == ("gate: unknown observer 'state'", "lane: unknown observer 'state'")
     assert (world.off is not None, world.cracked) == (True, False)
     assert list(undo.read(tmp_path / FILE).restores) == ["gate", "lane"]
+
+
+@pytest.mark.parametrize("of_stack", [True, False])
+@pytest.mark.parametrize("intended", [True, False])
+def test_a_state_that_is_beyond_the_stack_is_put_back_though_the_stack_is_down(
+    tmp_path: Path, monkeypatch: Any, whole: list[bytes], of_stack: bool, intended: bool
+) -> None:
+    """A controller that the stack did not bring holds what an action set there; what was in the stack went with it."""
+    world = killed(whole, tmp_path, 4 if intended else 3)
+    lines = [altered(line, of_stack=of_stack) if b'"restore"' in line else line for line in whole]
+    (tmp_path / FILE).write_bytes(b"".join(lines[: 4 if intended else 3]))
+    book = undo.read(tmp_path / FILE)
+    here = recover.finish_here
+    monkeypatch.setattr(recover, "recover", lambda _, known, secrets, say: here(book, known, secrets, say, "recover"))
+    left, _ = finish(tmp_path, monkeypatch, world)
+    assert (left.reasons, undo.read(tmp_path / FILE).unfinished) == ((), False)
+    assert set(world.set_back) == ({"gate", "lane"} if intended and not of_stack else set())
+
+
+def test_a_restore_call_says_whether_it_goes_to_the_stack(whole: list[bytes]) -> None:
+    """It is written down before the stack's address is filled in, as nobody can tell afterwards."""
+    assert [json.loads(line)["of_stack"] for line in whole[1:3]] == [False, False]
+    fact = Fact.model_validate({"kind": "state", "stage": "act", "from": "prom", "values": ["open", "blocked"]})
+    for url, of_stack in [("${stack.dec}/gate", True), ("http://127.0.0.1:1/gate", False)]:
+        call, specs = Restore(fact="gate", url=url), {"prom": ObserverSpec(kind="prometheus", url="http://p")}
+        assert restore.record(call, "open", specs, fact, {"dec": "http://d"})["of_stack"] is of_stack
 
 
 def altered(line: bytes, **changes: Any) -> bytes:
@@ -400,3 +429,20 @@ def test_usage(tmp_path: Path, monkeypatch: Any, whole: list[bytes], args: list[
     """What makes no sense is 2."""
     runs_below(tmp_path, done=whole)
     assert verb(tmp_path, monkeypatch, *args)[0] == 2
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_recover_first_waits_for_nobody_and_meets_nobody(
+    tmp_path: Path, whole: list[bytes], capsys: Any, ended: bool
+) -> None:
+    """The watchdog of the run that was cut short may be at work still: two must not meet on one target."""
+    world = killed(whole, tmp_path, 7)
+    found: Any = SimpleNamespace(catalogue=names(world))
+    journal = undo.read(tmp_path / FILE)
+    hold = machine.hold(str(journal.header["target"]), str(journal.header["instance"]), "theirs")
+    try:
+        assert run_verb._recovered(found, journal, ended) == 6
+    finally:
+        hold.release()
+    assert (world.calls, "is at work on this target; wait for it" in capsys.readouterr().err) == ([], True)
+    assert undo.read(tmp_path / FILE).unfinished is True

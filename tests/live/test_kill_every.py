@@ -61,6 +61,7 @@ def test_whatever_is_killed_nothing_stays_of(played: list[Played], name: str) ->
     assert len(mine) == len(wanted)
     assert told(mine) == []
     _missing(mine)
+    assert any(each.seen for each in mine), "the target's own list never told of the fault, so nothing was proven"
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -71,6 +72,7 @@ def test_whatever_is_killed_nothing_stays_in_the_real_part_of(played: list[Playe
     assert len(mine) == len(wanted)
     assert told(mine) == []
     _missing(mine)
+    assert any(each.seen for each in mine), "the target's own list never told of the fault, so nothing was proven"
 
 
 def _missing(played: list[Played]) -> None:

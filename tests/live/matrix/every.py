@@ -65,7 +65,8 @@ class Played:
     """What became of one run: whether it was killed in the middle of a call, and what the oracle has against it.
 
     `left` is what stayed in the target, unaided, though it must not; `wrong` is everything else. `missing` says which
-    real part is not there: then nothing was played.
+    real part is not there: then nothing was played. `seen` says that the target's own list told of the fault: one that
+    never does would not tell of a fault that stays either.
     """
 
     case: Drill
@@ -76,6 +77,7 @@ class Played:
     missing: str = ""
     took_s: float = 0.0
     alive: bool = True  # whether the runner still ran as it was killed
+    seen: bool = False
 
 
 def installed() -> list[str]:
@@ -203,15 +205,35 @@ class Every:
         before = await target.ask("state")
         job = {"do": "drill", "id": name, "folder": str(folder), "injector": drill.injector, "port": target.port}
         job |= {"store": await self.bench.space(name, how="", at=""), "at": drill.at, "how": drill.how}
+        seen = asyncio.ensure_future(_seen(port, before)) if drill.how is None else None
         ends = await self.bench.start({**job, "no_watchdog": not drill.watched})
         oracle = Oracle(self.bench, drill, name, folder, target, before)
         if drill.after_s is not None:
             await asyncio.wait({ends}, timeout=drill.after_s)
             oracle.killed, oracle.alive = time.monotonic(), not ends.done()
             await self.bench.kill(name, str(drill.how), folder)
-        played = await oracle.say(await ends)
+        code = await ends
+        told = seen is not None and _there(seen)
+        played = await oracle.say(code)
         target.close()
-        return played
+        return replace(played, seen=played.seen or told)
+
+
+async def _seen(port: int, before: Any) -> bool:
+    """Whether the target's own list comes to differ, as long as a run may take."""
+    target = await Port.of(port)
+    try:
+        return bool(await target.ask("changed", since=before, within_s=CASE_S))
+    finally:
+        target.close()
+
+
+def _there(seen: asyncio.Future[bool]) -> bool:
+    """Whether it was seen by now; it is waited for no longer."""
+    if seen.done():
+        return seen.exception() is None and seen.result()
+    seen.cancel()
+    return False
 
 
 class Oracle:
@@ -231,6 +253,7 @@ class Oracle:
         self.wrong: list[str] = []
         self.points: dict[str, bool] = {}
         self.killed, self.alive = time.monotonic(), True
+        self.seen = False
 
     async def say(self, code: int) -> Played:
         """Wait for what must happen unaided, recover, and return everything that is not as it must be."""
@@ -241,13 +264,14 @@ class Oracle:
             self.wrong.append(f"it passed no more than {', '.join(self.points) or 'nothing'}: {_tail(self.folder)}")
         if drill.after_s is None:
             self.killed = at or time.monotonic()
+        self.seen = drill.at == APPLIED and not await self._same()
         await self._unaided(code)
         await self._recovered()
         await asyncio.sleep(SETTLE_S)
         self.wrong += await self._differs("after recover")
         self.wrong += self._code(code)
         mid = self.points.get(drill.at or "", False)
-        return Played(drill, self.folder, tuple(self.left), tuple(self.wrong), mid, alive=self.alive)
+        return Played(drill, self.folder, tuple(self.left), tuple(self.wrong), mid, alive=self.alive, seen=self.seen)
 
     def _traced(self) -> float | None:
         """Read the points that were passed; return when the runner was killed."""
