@@ -20,7 +20,7 @@ test: venv-dev ## everything that must hold: lint, types, fast tests with covera
 	$(BIN)/sim setup
 	$(MAKE) --no-print-directory check
 	scripts/engine.sh run -- $(PYTEST) tests/live -m "not slow and not alone" -n 3 --dist loadfile
-	$(PYTEST) tests/live -m "not slow and alone"
+	scripts/engine.sh run -- $(PYTEST) tests/live -m "not slow and alone"
 
 check: venv-dev ## lint, types and the fast tests with their coverage gates; needs no real tool
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ live: venv-dev ## every live test, also those that take minutes; with Go also on
 	-scripts/toxiproxy.sh
 	-scripts/node_client.sh
 	scripts/engine.sh run --install -- $(PYTEST) tests/live -m "not alone" -n 3 --dist loadfile
-	$(PYTEST) tests/live -m alone
+	scripts/engine.sh run -- $(PYTEST) tests/live -m alone
 
 load: venv-dev ## 120 requests a second on the local stack for ten minutes (LOAD_SECONDS=60: one minute)
 	$(BIN)/sim setup

@@ -20,7 +20,7 @@ from sim.stack.state import Home
 from tests.conftest import ROOT, missing, tool
 from tests.live.links import EXPECTED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(7200)]
 
 #: Those that need no load and no browser: first, since what breaks them breaks the others too.
 LIGHT = ("invariant_breach", "schema_drift", "api_contract", "resolution_sla")
