@@ -32,7 +32,7 @@ def command(run: str | None, all_: bool, dry_run: bool, runs: Path | None) -> No
 
     Exit code 0: nothing is open (any more). 6: something is; what, and why, is printed.
     """
-    from sim import undo
+    from sim import machine, undo
 
     if run and all_:
         raise click.UsageError("name a RUN, or say --all, not both")
@@ -42,7 +42,7 @@ def command(run: str | None, all_: bool, dry_run: bool, runs: Path | None) -> No
             journal = undo.read(path)
             if journal.unfinished or run is not None:
                 codes.append(_shown(journal) if dry_run else _finish(journal))
-        except undo.JournalError as error:  # the next run's faults are still tried
+        except (undo.JournalError, machine.MachineError) as error:  # the next run's faults are still tried
             click.echo(f"error: {error}", err=True)
             codes.append(6)
     if not codes:
