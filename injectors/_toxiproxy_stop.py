@@ -7,7 +7,8 @@ rung with a time-out, and after each rung the state is read back; nothing is bel
 1. remove the toxic;
 2. disable the link, which closes its connections (and enable it once the toxic is seen to be gone);
 3. delete the link, and create it again as it was before the fault;
-4. kill the server if it is a process of our own stack, whose supervisor starts it again; create what it forgot.
+4. kill the server if it is a process of our own stack, whose supervisor starts it again; create what it forgot (at once
+   where it answers nothing at all).
 
 Beyond that only a human helps, and is told so. Each call starts at the first rung that the state calls for, for it may
 be the first of another process. What had to be done is kept for the evidence of `gone` (in this process only).
@@ -81,7 +82,7 @@ class _Ladder:
         there = await self._read()
         if there is None:
             if not await self._alive():
-                raise InjectionError(f"{self._where}: its server does not answer, so nothing can be withdrawn there")
+                return await self._wake()
             self._note(None)
             self._tell(f"the server lists no proxies within {READ_S:g} s, though it tells its version: it is stuck")
         else:
@@ -150,10 +151,21 @@ class _Ladder:
                 return each
         raise InjectionError(f"{self._where}: its receipt does not say how it was")
 
+    async def _wake(self) -> None:
+        """Start a server anew that says nothing at all, where it is ours and there; raise where it is not."""
+        if await self._owner() is None:
+            raise InjectionError(f"{self._where}: its server does not answer, so nothing can be withdrawn there")
+        self._note(None)
+        self._tell("the server answers nothing at all, though it listens")
+        await self._restart()
+
+    async def _owner(self) -> Any:
+        return await asyncio.to_thread(owned, server.address(self._site)) if self._receipt["owned"] else None
+
     async def _restart(self) -> None:
         if self._left_s() < RESTART_S:
             raise InjectionError(f"{self._where}: {self._last()}; no time is left in this attempt")
-        owner = await asyncio.to_thread(owned, server.address(self._site)) if self._receipt["owned"] else None
+        owner = await self._owner()
         if owner is None:
             raise InjectionError(
                 f"{self._where}: its server is stuck and is no process of a stack of ours: restart it ({self._last()})"
