@@ -95,6 +95,8 @@ stop() {
         [ -d "/proc/$pid" ] || break
     done
     rm -rf "$home/exec" "$home/docker.sock" "$home/dockerd.pid"
+    # It mounts its data on itself, and leaves it so: nobody could remove the folder.
+    ! mountpoint -q "$home/data" || umount "$home/data"
     say "stopped dockerd"
 }
 
