@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from injectors._docker.engine import Engine
 from mbp.hooks import generate
 from mbp.hooks.table import TableError
+from sim.injector import Site
+from sim.secret import Secrets
 from sim.stack import spec
+from sim.target import Door
 from tests.conftest import ROOT
 
 COMPOSE = ROOT / "compose"
@@ -206,6 +210,21 @@ def test_the_profile_of_the_containers_is_that_of_the_local_stack():
     assert (here["target"], here["environment"], here["stack"]) == ("mbp-compose", "sim-compose", "compose/docker.yaml")
     assert set(local["doors"]) - set(here["doors"]) <= {"processes"}
     assert {"proxy", "reaper", "docker", "postgres"} <= set(here["doors"])
+
+
+def test_no_fault_reaches_a_container_of_another_stack():
+    """Two stacks on one engine have services of the same names: the door shows those of its own project only."""
+    assert isinstance(STACK, spec.ComposeSpec)
+    door = yaml.safe_load((ROOT / generate.COMPOSE_PROFILE).read_text())["doors"]["docker"]["url"]
+    exports = {"docker": "unix:///engine.sock", "docker_project": "sim-default-0123abcd"}
+    assert {name: STACK.exports[name] for name in exports} == {
+        "docker": "${compose.engine}",
+        "docker_project": "${compose.project}",
+    }
+    for name, value in exports.items():
+        door = door.replace(f"${{stack.{name}}}", value)
+    site = Site(id="f", run_id="r", doors={"docker": Door(url=door)}, secrets=Secrets())
+    assert Engine(site).scope == ("com.docker.compose.project=sim-default-0123abcd",)
 
 
 def test_a_profile_that_cannot_be_turned_is_an_error():

@@ -249,6 +249,8 @@ _COMPOSE_LINES = {
 }
 #: Doors that only the containers have, and those that only processes of this machine have.
 _COMPOSE_DOORS, _LOCAL_DOORS = ("proxy", "reaper", "docker", "postgres"), ("processes",)
+#: What stands behind a door's address: an engine shows this stack's containers only, whatever else runs on it.
+_SCOPES = {"docker": "?label=com.docker.compose.project=${stack.docker_project}"}
 
 
 def compose_profile(local: str) -> str:
@@ -264,7 +266,7 @@ def compose_profile(local: str) -> str:
     end = next((number for number in range(at, len(lines)) if not lines[number].startswith("  ")), len(lines))
     names = [line.split(":")[0].strip() for line in lines[at:end]]
     doors = [line for line, name in zip(lines[at:end], names, strict=True) if name not in _LOCAL_DOORS]
-    doors += [f"  {name}: {{url: '${{stack.{name}}}'}}" for name in _COMPOSE_DOORS if name not in names]
+    doors += [f"  {name}: {{url: '${{stack.{name}}}{_SCOPES.get(name, '')}'}}" for name in _COMPOSE_DOORS if name not in names]
     made = [_COMPOSE_LINES.get(line, line) for line in [*lines[:at], *doors, *lines[end:]]]
     return "\n".join([*made, ""])
 
