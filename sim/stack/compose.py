@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sim.stack import children
 from sim.stack.child import ending, tail
@@ -36,6 +38,9 @@ _LOOK_S = 20.0
 _DOWN_S = 150.0
 _LOGS_S = 20.0
 _DOWN_TRIES = 3
+_CONTEXT_S = 10.0
+#: Looks in a row that came to nothing before a stack no longer counts as well: one can be the machine's.
+_BLIND = 2
 _LINES = "400"
 _TAKEN = ("port is already allocated", "address already in use", "Ports are not available")
 _STATES: dict[str, ProcessState] = {
@@ -84,11 +89,40 @@ def clear(home: Home) -> None:
             break
     said = "\n".join((down.stderr or left.stderr).strip().splitlines()[-3:])
     if left.returncode or left.stdout.strip():
-        by_hand = f"docker compose --project-name {name} down --volumes"
-        raise StackError(f"the containers of the stack {home.name!r} could not be removed; by hand: {by_hand}:\n{said}")
+        by_hand = f"DOCKER_HOST={engine} docker compose --project-name {name} down --volumes"
+        raise StackError(
+            f"the containers of the stack {home.name!r} could not be removed; by hand: {by_hand}:\n{said}\n"
+            f"where that engine is gone for good, and they with it: remove {note}"
+        )
     note.unlink(missing_ok=True)
     if down.returncode:  # no container is left, and no later start will meet what is
         print(f"the engine kept something of {name}:\n{said}", file=sys.stderr, flush=True)
+
+
+def engine_address() -> str:
+    """Return the address of the engine that Docker's own client would talk to: ``DOCKER_HOST``, or its context's.
+
+    Raises `StackError` for one that is not of this machine: what the containers mount is here, and what they publish is
+    on their engine's loopback.
+    """
+    found = os.environ.get("DOCKER_HOST") or _of_context()
+    parts = urlsplit(found)
+    if parts.scheme == "unix" or (parts.scheme == "tcp" and parts.hostname in ("localhost", "127.0.0.1", "::1")):
+        return found
+    raise StackError(
+        f"the Docker engine {found} is not of this machine: its containers could not read their configuration from here, "
+        "nor we reach their ports; name one that is: DOCKER_HOST=unix:///path/of/its/socket"
+    )
+
+
+def _of_context() -> str:
+    client, chosen = shutil.which("docker"), os.environ.get("DOCKER_CONTEXT")
+    if client is None:
+        return _DEFAULT_ENGINE
+    told = _call([client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], os.environ, _CONTEXT_S)
+    if told.returncode and chosen:
+        raise StackError(f"DOCKER_CONTEXT={chosen}: {told.stderr.strip() or 'there is no such context'}")
+    return (told.stdout.strip() if not told.returncode else "") or _DEFAULT_ENGINE
 
 
 def _call(command: Sequence[str], environment: Mapping[str, str], within_s: float) -> subprocess.CompletedProcess[str]:
@@ -109,7 +143,7 @@ class Compose:
 
     def __init__(self, spec: ComposeSpec, desk: Desk) -> None:
         self._spec, self._desk = spec, desk
-        self._engine = os.environ.get("DOCKER_HOST") or _DEFAULT_ENGINE
+        self._engine = ""
         self._project = project(desk.home.name, desk.instance)
         self._command: list[str] = []
         self._base: list[str] = []
@@ -118,6 +152,7 @@ class Compose:
         self._records: dict[str, ProcessRecord] = {}
         self._look: subprocess.Popen[bytes] | None = None
         self._looked_at = 0.0
+        self._missed = 0
 
     @property
     def stop_s(self) -> float:
@@ -125,7 +160,8 @@ class Compose:
         return self._spec.stop_timeout + _DOWN_S + _LOOK_S + _LOGS_S
 
     def references(self) -> Mapping[str, str]:
-        """Return the engine's address and the project's name."""
+        """Return the engine's address and the project's name. Raises `StackError` where that engine cannot serve."""
+        self._engine = self._engine or engine_address()
         return {"engine": self._engine, "project": self._project}
 
     def prepare(self, refs: Refs, env: Mapping[str, str], stack_file: Path) -> None:
@@ -169,7 +205,7 @@ class Compose:
         """Have Compose start every service, wait for what comes first, run each once. Raises `PortTaken`."""
         assert self._refs is not None, "prepare comes first"
         log = self._desk.home.logs / "compose.log"
-        with log.open("ab") as out:
+        with log.open("wb") as out:  # anew at each try: what an earlier one said is no reason of this one
             starting = subprocess.Popen(
                 [*self._base, "--progress", "plain", "up", "--detach", "--remove-orphans", "--no-build"],
                 env=self._environment(), cwd=self._refs.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
@@ -222,6 +258,8 @@ class Compose:
     def mind(self) -> Phase:
         """Look at the containers, now and then. Restarting them is their engine's business, by their own policy."""
         self._take_a_look()
+        if self._missed >= _BLIND:
+            return "degraded"
         states = {record.state for record in self._records.values()}
         return "degraded" if "dead" in states else "recovering" if states - {"ready"} else "ready"
 
@@ -240,10 +278,20 @@ class Compose:
         elif self._look.poll() is not None:
             if self._look.returncode == 0:
                 self._note(parse(answer.read_text(encoding="utf-8", errors="replace")))
+            self._came(self._look.returncode == 0)
             self._look = None
         elif now - self._looked_at > _LOOK_S:
             _end(self._look)
             self._look = None
+            self._came(False)
+
+    def _came(self, answered: bool) -> None:
+        """Count the looks that came to nothing, and tell when it is one too many and when that is over."""
+        blind = self._missed >= _BLIND
+        self._missed = 0 if answered else self._missed + 1
+        if (self._missed >= _BLIND) != blind:
+            how = "tells again" if blind else "does not tell"
+            self._desk.say(f"the engine {self._engine} {how} how the containers are")
 
     def _note(self, seen: dict[str, ProcessRecord]) -> None:
         for name in seen.keys() | self._records.keys():

@@ -20,10 +20,11 @@ from sim.cli import cli
 from sim.places import Places, places
 from sim.problem import InvalidFile
 from sim.stack import compose, procs, spec
+from sim.stack.refs import Refs
 from sim.stack.state import Home, ProcessRecord
 
 #: Speaks as much of Compose's command line as the kernel uses. What it is to do stands in files of its folder:
-#: `containers` (what `ps` says), `up.code`, `up.says`, `down.code` (one line a call, used up), `ps.code`.
+#: `containers` (what `ps` says), `up.code`, `up.says` (then `up.says.next`), `down.code` (one line a call, used up), `ps.code`.
 FAKE = """#!{python}
 import json, os, sys
 from pathlib import Path
@@ -45,6 +46,8 @@ if verb == "version":
     print("Docker Compose version v2.40.3")
 elif verb == "up":
     print((here / "up.says").read_text() if (here / "up.says").exists() else "Started")
+    if (here / "up.says.next").exists():
+        (here / "up.says.next").replace(here / "up.says")
     code = int(script("up.code"))
     if code == 0:
         containers.write_text((here / "made").read_text())
@@ -229,8 +232,12 @@ def test_an_engine_that_says_no_is_asked_again_and_then_told(here: Places, engin
     made = stack.up(small(here.root), "default", here, owned=True, on_progress=print)
     (engine.folder / "down.code").write_text("1\n" * 12)
     name = f"sim-default-{made.instance[:8]}"
-    with pytest.raises(stack.StackError, match=f"by hand: docker compose --project-name {name} down --volumes"):
+    with pytest.raises(stack.StackError) as told:
         made.close()
+    assert f"by hand: DOCKER_HOST=unix:///nowhere.sock docker compose --project-name {name} down --volumes" in str(
+        told.value
+    )
+    assert str(told.value).endswith(f"remove {here.stacks / 'default' / compose.NOTE}"), "an engine gone for good is none"
     assert (engine.containers, stack.containers("default", here)) == (RUNNING, True)
     (engine.folder / "down.code").unlink()
     assert (stack.down("default", here), engine.containers) == (True, "")
@@ -281,6 +288,61 @@ def test_what_cannot_come_up_says_why_and_leaves_nothing(
     assert len(engine.calls("up")) == (0 if "files" in more else len(code.split()))
 
 
+def test_what_an_earlier_try_said_is_no_reason_of_the_next(here: Places, engine: Engine) -> None:
+    """A port was taken, and with other ports something else is wrong: that is told, and not tried again."""
+    (engine.folder / "up.code").write_text("1\n1\n1")
+    (engine.folder / "up.says").write_text("port is already allocated")
+    (engine.folder / "up.says.next").write_text("no such image: x")
+    with pytest.raises(stack.StackError, match="no such image: x"):
+        stack.up(small(here.root), "default", here, owned=True, on_progress=print)
+    assert len(engine.calls("up")) == 2
+
+
+def test_the_engine_is_the_one_of_dockers_own_client(
+    here: Places, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without DOCKER_HOST the client's context says which: rootless and desktop engines are elsewhere."""
+    program = Path(os.environ["PATH"].split(":")[0]) / "docker"
+    program.write_text('#!/bin/sh\n[ "$1 $2" = "context inspect" ] || exit 9\necho unix:///run/user/7/docker.sock\n')
+    program.chmod(0o755)
+    monkeypatch.delenv("DOCKER_HOST")
+    made = stack.up(small(here.root), "default", here, owned=True, on_progress=print)
+    assert made.exports["docker"] == "unix:///run/user/7/docker.sock"
+    made.close()
+    assert {call["env"]["DOCKER_HOST"] for verb in ("up", "down") for call in engine.calls(verb)} == {
+        "unix:///run/user/7/docker.sock"
+    }
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert compose.engine_address() == "unix:///var/run/docker.sock", "a client that knows no contexts"
+    monkeypatch.setenv("PATH", str(here.root))
+    assert compose.engine_address() == "unix:///var/run/docker.sock"
+
+
+@pytest.mark.parametrize("address", ["ssh://me@far", "tcp://10.0.0.9:2376", "tcp://docker:2375", "http://127.0.0.1:1"])
+def test_an_engine_of_another_machine_is_refused_at_once(
+    here: Places, engine: Engine, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """It would make empty folders there of what is mounted from here, and publish where nobody reaches it."""
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(stack.StackError, match=f"the Docker engine {address} is not of this machine.*DOCKER_HOST=unix"):
+        stack.up(small(here.root), "default", here, owned=True, on_progress=print)
+    assert (engine.calls("up"), stack.containers("default", here)) == ([], False)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
+    assert compose.engine_address() == "tcp://127.0.0.1:2375"
+
+
+def test_a_context_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names one means no other engine."""
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\necho 'context not found' >&2; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONTEXT", "wrok")
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    with pytest.raises(stack.StackError, match="DOCKER_CONTEXT=wrok: context not found"):
+        compose.engine_address()
+
+
 def test_further_compose_files_are_laid_over_it(here: Places, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIM_COMPOSE_FILES names them: beside the stack file, or by their whole path."""
     (here.root / "over.yml").write_text("services: {}\n")
@@ -327,6 +389,29 @@ def test_how_the_containers_are_is_the_stacks_phase(tmp_path: Path) -> None:
     assert seen == ["ready", "recovering", "ready", "degraded", "ready"]
     assert desk.said == ["a is restarting", "a is ready", "a is dead", "a is ready"]
     assert desk.changes == 5
+
+
+def test_an_engine_that_does_not_answer_makes_the_stack_unwell(tmp_path: Path, engine: Engine) -> None:
+    """What was last seen of the containers says nothing once nobody can look: one look may fail, not two in a row."""
+    desk = Desk(tmp_path)
+    desk.home.work.mkdir()
+    kind = compose.Compose(spec.load(small(tmp_path))[0], desk)  # type: ignore[arg-type]
+    kind._base, kind._refs = [str(tmp_path / "bin/docker-compose")], Refs(desk.home.work, "i", {}, {}, str)
+    kind.references()
+    (engine.folder / "containers").write_text(RUNNING)
+    (engine.folder / "ps.code").write_text("0\n1\n0\n1\n1\n1\n0")
+    seen = []
+    for _ in range(7):
+        kind._looked_at = 0.0
+        kind.mind()
+        assert kind._look is not None
+        kind._look.wait(20)
+        seen.append(kind.mind())
+    assert seen == ["ready", "ready", "ready", "ready", "degraded", "degraded", "ready"]
+    assert desk.said == [
+        "the engine unix:///nowhere.sock does not tell how the containers are",
+        "the engine unix:///nowhere.sock tells again how the containers are",
+    ]
 
 
 def test_what_compose_says_is_read_in_both_its_forms() -> None:
