@@ -89,6 +89,7 @@ class Tool(Part):
     debian: Debian | None = None
     archives: tuple[Archive, ...] = ()
     optional: bool = False
+    cure: str = Field("", description="what helps where neither `sim setup` nor a line of hints brings it")
 
 
 class Tools(Part):
@@ -154,6 +155,8 @@ def locate(name: str, folder: Path, tools: Tools) -> Found:
     found = look(name, tool, folder)
     if isinstance(found, Found):
         return found
+    if tool.cure:
+        raise ToolsError(f"{name} is not here ({'; '.join(found.notes)}). {tool.cure}")
     hint = tools.hint()
     raise ToolsError(
         f"{name} is not here ({'; '.join(found.notes)}). Run: sim setup" + (f"\n  or by hand: {hint}" if hint else "")

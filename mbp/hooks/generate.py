@@ -266,7 +266,8 @@ def compose_profile(local: str) -> str:
     end = next((number for number in range(at, len(lines)) if not lines[number].startswith("  ")), len(lines))
     names = [line.split(":")[0].strip() for line in lines[at:end]]
     doors = [line for line, name in zip(lines[at:end], names, strict=True) if name not in _LOCAL_DOORS]
-    doors += [f"  {name}: {{url: '${{stack.{name}}}{_SCOPES.get(name, '')}'}}" for name in _COMPOSE_DOORS if name not in names]
+    own = [name for name in _COMPOSE_DOORS if name not in names]
+    doors += [f"  {name}: {{url: '${{stack.{name}}}{_SCOPES.get(name, '')}'}}" for name in own]
     made = [_COMPOSE_LINES.get(line, line) for line in [*lines[:at], *doors, *lines[end:]]]
     return "\n".join([*made, ""])
 

@@ -110,8 +110,8 @@ def engine_address() -> str:
     if parts.scheme == "unix" or (parts.scheme == "tcp" and parts.hostname in ("localhost", "127.0.0.1", "::1")):
         return found
     raise StackError(
-        f"the Docker engine {found} is not of this machine: its containers could not read their configuration from here, "
-        "nor we reach their ports; name one that is: DOCKER_HOST=unix:///path/of/its/socket"
+        f"the Docker engine {found} is not of this machine: its containers could not read their configuration from "
+        "here, nor we reach their ports; name one that is: DOCKER_HOST=unix:///path/of/its/socket"
     )
 
 
@@ -192,7 +192,7 @@ class Compose:
             try:
                 return [self._desk.tool("docker"), "compose"]
             except StackError as plugin:
-                raise StackError(f"this stack needs Docker Compose 2: {plugin}\n{alone}") from plugin
+                raise StackError(f"this stack needs Docker Compose 2: {plugin}\n  {alone}") from plugin
 
     def _environment(self) -> dict[str, str]:
         assert self._refs is not None, "prepare comes first"

@@ -22,9 +22,11 @@ from sim.problem import InvalidFile
 from sim.stack import compose, procs, spec
 from sim.stack.refs import Refs
 from sim.stack.state import Home, ProcessRecord
+from tests.conftest import ROOT
 
 #: Speaks as much of Compose's command line as the kernel uses. What it is to do stands in files of its folder:
-#: `containers` (what `ps` says), `up.code`, `up.says` (then `up.says.next`), `down.code` (one line a call, used up), `ps.code`.
+#: `containers` (what `ps` says), `up.code`, `down.code`, `ps.code` (one line a call, used up), `up.says`, the second
+#: time `up.says.next`.
 FAKE = """#!{python}
 import json, os, sys
 from pathlib import Path
@@ -234,10 +236,9 @@ def test_an_engine_that_says_no_is_asked_again_and_then_told(here: Places, engin
     name = f"sim-default-{made.instance[:8]}"
     with pytest.raises(stack.StackError) as told:
         made.close()
-    assert f"by hand: DOCKER_HOST=unix:///nowhere.sock docker compose --project-name {name} down --volumes" in str(
-        told.value
-    )
-    assert str(told.value).endswith(f"remove {here.stacks / 'default' / compose.NOTE}"), "an engine gone for good is none"
+    by_hand = f"DOCKER_HOST=unix:///nowhere.sock docker compose --project-name {name} down --volumes"
+    assert f"by hand: {by_hand}:" in str(told.value)
+    assert str(told.value).endswith(f"gone for good, and they with it: remove {here.stacks / 'default' / compose.NOTE}")
     assert (engine.containers, stack.containers("default", here)) == (RUNNING, True)
     (engine.folder / "down.code").unlink()
     assert (stack.down("default", here), engine.containers) == (True, "")
@@ -329,6 +330,20 @@ def test_an_engine_of_another_machine_is_refused_at_once(
     assert (engine.calls("up"), stack.containers("default", here)) == ([], False)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:2375")
     assert compose.engine_address() == "tcp://127.0.0.1:2375"
+
+
+def test_compose_1_is_none_and_the_cure_is_told(here: Places, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was found instead is told, and what brings Compose 2: `sim setup` does not."""
+    for name in ("docker-compose", "docker"):
+        program = here.root / "bin" / name
+        program.write_text(f"#!/bin/sh\necho '{name} version 1.29.2, build unknown'\n")
+        program.chmod(0o755)
+    (here.root / "tools.yaml").write_text((ROOT / "compose" / "tools.yaml").read_text())
+    with pytest.raises(stack.StackError) as told:
+        stack.up(small(here.root), "default", here, owned=True, on_progress=print)
+    words = ["needs Docker Compose 2", "version 1.29.2", "docker-compose-v2", "scripts/compose.sh"]
+    assert [word for word in words if word not in str(told.value)] == []
+    assert [word for word in ("sim setup", "prometheus") if word in str(told.value)] == []
 
 
 def test_a_context_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
