@@ -26,8 +26,12 @@ fail() { say "$*" && exit 1; }
 base() {
     # A bare Debian with Python, bash and a few small tools, from the distribution's own packages.
     base=${BASE:-sim-base:$suite}
-    [ -z "${BASE:-}" ] || return 0
     ! "$docker" image inspect "$base" >/dev/null 2>&1 || return 0
+    if [ -n "${BASE:-}" ]; then
+        say "pulling $base"
+        "$docker" pull --quiet "$base" >/dev/null || fail "the base image $base is not here and cannot be pulled"
+        return 0
+    fi
     [ "$(id -u)" = 0 ] || fail "making the base image needs root (debootstrap); or name one: BASE=python:3.11-slim-bookworm"
     command -v debootstrap >/dev/null || {
         say "installing debootstrap"
@@ -45,6 +49,18 @@ base() {
     rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/locale/*
     tar -C "$root" -c . | "$docker" import - "$base" >/dev/null
     rm -rf "$root"
+}
+
+fits() {
+    # The wheels are fetched by the host's Python, and each is made for one Python of one kind of machine.
+    asked='import platform, sys; print("Python %d.%d on %s %s" % (*sys.version_info[:2], platform.system(), platform.machine()))'
+    here=$($python -c "$asked")
+    there=$("$docker" run --rm --network none --entrypoint python3 "$base" -c "$asked") || fail "the base image $base runs no python3"
+    [ "$here" = "$there" ] || {
+        version=${here#Python }
+        fail "$base has $there, .venv has $here: its wheels would not fit. Make .venv with the other, or name a base:" \
+            "BASE=python:${version%% *}-slim-bookworm"
+    }
 }
 
 wheelhouse() {
@@ -91,6 +107,7 @@ image() {
 
 wanted=${*:-mbp prometheus alertmanager postgres toxiproxy}
 base
+case " $wanted " in *" mbp "*) fits ;; esac
 case " $wanted " in *" mbp "* | *" postgres "*) wheelhouse ;; esac
 for each in $wanted; do
     [ -f "compose/images/$each/Dockerfile" ] || fail "no image $each"
