@@ -96,7 +96,7 @@ stop() {
     done
     rm -rf "$home/exec" "$home/docker.sock" "$home/dockerd.pid"
     # It mounts its data on itself, and leaves it so: nobody could remove the folder.
-    ! mountpoint -q "$home/data" || umount "$home/data"
+    ! mountpoint -q "$home/data" 2>/dev/null || umount "$home/data"
     say "stopped dockerd"
 }
 
