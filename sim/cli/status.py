@@ -38,7 +38,8 @@ def _report(name: str, here: Places) -> dict[str, Any]:
 
     state, supervised = stack.read(name, here)
     if state is None:
-        return {"stack": name, "phase": "torn" if supervised else "down", "processes": {}, "exports": {}, "events": []}
+        phase = "torn" if supervised else "orphaned" if stack.containers(name, here) else "down"
+        return {"stack": name, "phase": phase, "processes": {}, "exports": {}, "events": []}
     processes = {}
     for each, record in state.processes.items():
         process = record.proc()
@@ -49,10 +50,11 @@ def _report(name: str, here: Places) -> dict[str, Any]:
             "restarts": record.restarts,
             "exit_code": record.exit_code,
         }
-    phase: str = state.phase
-    if not supervised and phase not in ("down", "failed"):  # its supervisor was killed
-        left = any(each["pid"] for each in processes.values()) or stack.containers(name, here)
-        phase = "orphaned" if left else "dead"
+    phase = state.phase
+    if not supervised and stack.containers(name, here):  # also where it ended in order, and could not remove them
+        phase = "orphaned"
+    elif not supervised and phase not in ("down", "failed"):  # its supervisor was killed
+        phase = "orphaned" if any(each["pid"] for each in processes.values()) else "dead"
     return {
         "stack": name,
         "kind": state.kind,

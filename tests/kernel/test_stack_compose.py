@@ -240,8 +240,18 @@ def test_an_engine_that_says_no_is_asked_again_and_then_told(here: Places, engin
     assert f"by hand: {by_hand}:" in str(told.value)
     assert str(told.value).endswith(f"gone for good, and they with it: remove {here.stacks / 'default' / compose.NOTE}")
     assert (engine.containers, stack.containers("default", here)) == (RUNNING, True)
+    assert phase() == "orphaned", "its supervisor has ended in order, and its containers are there"
+    Home(here.stacks / "default").state.write_text("torn")
+    assert phase() == "orphaned"
     (engine.folder / "down.code").unlink()
     assert (stack.down("default", here), engine.containers) == (True, "")
+    assert phase() == "down"
+
+
+def phase() -> str:
+    """Return what `sim status` calls the stack."""
+    shown = CliRunner().invoke(cli, ["status", "--format", "json"])
+    return str(json.loads(shown.output)[0]["phase"])
 
 
 def test_what_is_no_container_does_not_hold_a_stack_up(here: Places, engine: Engine) -> None:
