@@ -15,6 +15,9 @@ from injectors._reaper.beats import Beats
 CALL_S = 3.0
 RETRY_S = 1.0
 IDLE_S = 5.0
+#: The heartbeat of whoever brought in what stood at the server when the reaper started, and how long it is good for:
+#: several renewals of a runner that lives.
+STRAY, STRAY_S = "found-at-start", 30.0
 
 
 class ProxyError(Exception):
@@ -76,17 +79,33 @@ class Reaper:
         self.beats = Beats()
         self._proxy, self._clock = proxy, clock
         self._news = asyncio.Event()
+        self._begun = False
         self._resets = 0
         self._last: dict[str, object] | None = None
 
     def heard(self) -> None:
-        """Say that the heartbeats have changed."""
+        """Say that the heartbeats have changed. Whoever beats is there to look after what was found at the start."""
+        self.beats.end(STRAY)
         self._news.set()
+
+    async def begin(self) -> None:
+        """Watch, once, over what stands at the server already: the reaper that its owner beat to may be no more.
+
+        Heartbeats are kept in memory only. An owner who lives beats again soon; for one who does not nobody else would.
+        """
+        try:
+            odd = [] if self._begun else await self._proxy.look()
+        except ProxyError:
+            return  # it is not up yet, or stuck: asked again at the next turn
+        if odd:
+            self.beats.beat(STRAY, STRAY_S, self._clock())
+        self._begun = True
 
     async def run(self) -> None:
         """Answer every heartbeat that runs out, until cancelled."""
         while True:
             self._news.clear()
+            await self.begin()
             wait_s = await self.step()
             try:
                 async with asyncio.timeout(wait_s):

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from injectors._reaper import Beats, Proxy, Reaper, Refused
 from injectors._reaper.__main__ import app, main
-from injectors._reaper.reaper import IDLE_S, RETRY_S
+from injectors._reaper.reaper import IDLE_S, RETRY_S, STRAY_S
 
 
 class Server:
@@ -251,7 +251,47 @@ def test_it_runs_until_it_is_cancelled_and_wakes_for_news():
                 await running
             return server.calls
 
-    assert asyncio.run(story())[:2] == ["POST /reset", "GET /proxies"]
+    assert asyncio.run(story())[:3] == ["GET /proxies", "POST /reset", "GET /proxies"]
+
+
+@pytest.mark.parametrize("owner", ["lives", "is gone"])
+def test_what_stood_there_when_it_started_is_taken_away_unless_somebody_beats(owner):
+    """A reaper that was started anew knows no heartbeat: the runner may have died with the one before."""
+
+    async def story():
+        server = Server()
+        async with standing(server) as (reaper, now, call):
+            sick(server)
+            server.stuck = {"GET /proxies"}
+            await reaper.begin()
+            server.stuck = set()
+            await reaper.begin()
+            if owner == "lives":
+                await call("PUT", "/heartbeat/r", json={"ttl_s": 2 * STRAY_S})
+            waits = [await reaper.step()]
+            now[0] += STRAY_S
+            waits += [await reaper.step()]
+            await reaper.begin()
+            return waits, (await call("GET", "/heartbeats"))[1], server.proxies["db"]["toxics"]
+
+    waits, shown, toxics = asyncio.run(story())
+    assert waits == [IDLE_S, IDLE_S]
+    assert (shown["expired"], [each["id"] for each in shown["live"]]) == ([], ["r"] if owner == "lives" else [])
+    assert (shown["resets"], toxics) == ((0, [{"name": "slow"}]) if owner == "lives" else (1, []))
+
+
+def test_a_clean_server_needs_no_watch_from_the_start():
+    """Nothing stood there, so nothing is taken away, then or later."""
+
+    async def story():
+        server = Server()
+        async with standing(server) as (reaper, now, call):
+            await reaper.begin()
+            now[0] += STRAY_S
+            await reaper.step()
+            return (await call("GET", "/heartbeats"))[1]
+
+    assert asyncio.run(story()) == {"live": [], "expired": [], "resets": 0, "last": None}
 
 
 def test_it_cannot_start_on_what_is_no_address(capsys):
