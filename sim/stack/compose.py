@@ -7,16 +7,18 @@ there, whoever takes the stack down (`clear`) ends the project by its name, with
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from sim.stack import children
@@ -206,16 +208,14 @@ class Compose:
         assert self._refs is not None, "prepare comes first"
         log = self._desk.home.logs / "compose.log"
         with log.open("wb") as out:  # anew at each try: what an earlier one said is no reason of this one
-            starting = subprocess.Popen(
-                [*self._base, "--progress", "plain", "up", "--detach", "--remove-orphans", "--no-build"],
-                env=self._environment(), cwd=self._refs.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            )  # fmt: skip
+            up = ["--progress", "plain", "up", "--detach", "--remove-orphans", "--no-build"]
+            starting = spawn([*self._base, *up], self._environment(), self._refs.folder, out, out)
         try:
             while starting.poll() is None:
                 self._desk.check_deadline("Compose is still starting it", f"; its log ({log}) ends:\n{tail(log)}")
                 self._desk.tick(_TICK_S)
         finally:
-            _end(starting)
+            end(starting)
         if starting.returncode:
             text = tail(log)
             if any(words in text for words in _TAKEN):
@@ -271,17 +271,15 @@ class Compose:
             if now - self._looked_at >= _LOOK_EVERY_S:
                 self._looked_at = now
                 with answer.open("wb") as out:
-                    self._look = subprocess.Popen(
-                        [*self._base, "ps", "--all", "--format", "json"], env=self._environment(),
-                        cwd=self._desk.home.work, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL,
-                    )  # fmt: skip
+                    ps = [*self._base, "ps", "--all", "--format", "json"]
+                    self._look = spawn(ps, self._environment(), self._desk.home.work, out, subprocess.DEVNULL)
         elif self._look.poll() is not None:
             if self._look.returncode == 0:
                 self._note(parse(answer.read_text(encoding="utf-8", errors="replace")))
             self._came(self._look.returncode == 0)
             self._look = None
         elif now - self._looked_at > _LOOK_S:
-            _end(self._look)
+            end(self._look)
             self._look = None
             self._came(False)
 
@@ -308,7 +306,7 @@ class Compose:
     def stop(self) -> None:
         """Keep the end of what the containers said, and remove them with all they have."""
         if self._look is not None:
-            _end(self._look)
+            end(self._look)
             self._look = None
         if not held(self._desk.home):
             return
@@ -346,15 +344,31 @@ def parse(text: str) -> dict[str, ProcessRecord]:
     return records
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Have a Compose that still runs end, politely first: it lets go of what it is at."""
+def spawn(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, out: IO[bytes], err: IO[bytes] | int
+) -> subprocess.Popen[bytes]:
+    """Start Compose in a process group of its own: as a plugin it is a child of Docker's client."""
+    return subprocess.Popen(
+        list(command), env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Have a Compose that still runs end, politely first: it lets go of what it is at. None of its group is left, for
+    it would go on making containers while they are removed.
+    """
     if process.poll() is None:
-        process.terminate()
-        try:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of the group is left (macOS: but zombies)
+        os.killpg(process.pid, number)
 
 
 def _open_up(folder: Path) -> None:

@@ -439,6 +439,19 @@ def test_an_engine_that_does_not_answer_makes_the_stack_unwell(tmp_path: Path, e
     ]
 
 
+def test_a_plugin_does_not_outlive_dockers_client(tmp_path: Path) -> None:
+    """The client ends at once when told to, its plugin does not: it would make containers while they are removed."""
+    script = '(trap "" TERM; echo 1 >ready; exec tail -f /dev/null) & echo $! >pid; exec tail -f /dev/null'
+    with (tmp_path / "log").open("wb") as out:
+        client = compose.spawn(["sh", "-c", script], os.environ, tmp_path, out, out)
+    while not (tmp_path / "ready").exists() or not (tmp_path / "pid").exists():
+        assert client.poll() is None
+    plugin = psutil.Process(int((tmp_path / "pid").read_text()))
+    compose.end(client)
+    assert psutil.wait_procs([plugin], 10)[1] == []
+    compose.end(client)
+
+
 def test_what_compose_says_is_read_in_both_its_forms() -> None:
     """Newer versions print an object a line, older ones a list; what is neither says nothing."""
     lines = '{"Service": "a", "State": "running"}\n{"Service": "b", "State": "exited", "ExitCode": 137}\n'
