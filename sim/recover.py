@@ -60,13 +60,13 @@ def ended_with_its_stack(journal: undo.Open) -> bool:
 async def finish_here(journal: undo.Open, names: Names, secrets: Secrets, say: Say, by: str) -> Left:
     """Finish a journal whose stack is down: what it left beyond the stack is undone. Raises `JournalError`."""
     book = undo.Journal(journal.path.parent)
+    work = _Work(journal, book, names, secrets, say, by)
     try:
         faults = [record for record in reversed(journal.faults.values()) if _is_beyond(record, names)]
-        at = journal.header.get("machine")
-        reasons = await _taken_back(faults, names, secrets, book, say, by, IN_FLIGHT_S if faults else 0.0, at)
-        reasons += _companies_ended(journal, book, by)
+        reasons = await work.taken_back(faults, IN_FLIGHT_S if faults else 0.0)
+        reasons += work.companies_ended()
         beyond = [record for record in journal.restores.values() if record.get("of_stack", True) is not True]
-        reasons += await _put_back(beyond if journal.intended else (), names, secrets, book, say, by, at)
+        reasons += await work.put_back(beyond)
         if not reasons:
             book.write("closed", by=f"{by}: the stack it was in is down")
     finally:
@@ -89,83 +89,74 @@ def _is_beyond(record: Mapping[str, Any], names: Names) -> bool:
         return False
 
 
-async def _taken_back(
-    records: Iterable[Mapping[str, Any]],
-    names: Names,
-    secrets: Secrets,
-    journal: undo.Journal,
-    say: Say,
-    by: str,
-    settle_s: float,
-    at: Any,
-) -> list[str]:
-    """Withdraw faults in this order and read them back; return what is not gone, and why.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Undoing what one journal leaves open. Each part tells what stays, and why; none keeps the others open."""
 
-    `at` is the machine that the run was on: what is bound to another one can neither be undone nor read back here.
-    """
-    reasons: list[str] = []
-    landed_at = asyncio.get_running_loop().time() + settle_s
-    for record in records:
-        fault = record["fault"]
-        try:
-            injection = from_intent(record, names.injector, secrets)
-            apart = _apart(at, record["doors"], injection.injector.here)
-            injection.landed_at, injection.in_flight_s = landed_at, settle_s
-        except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
-            reasons.append(f"{fault}: {_why(error)}")
-            continue
-        if apart:
-            reasons.append(f"{fault}: {apart}")
-            continue
-        say("fault.withdrawing", {"fault": fault})
-        if not await take_back(injection, journal, say, by):
-            reasons.append(f"{fault} is not proven gone")
-    return reasons
+    left: undo.Open
+    book: undo.Journal
+    names: Names
+    secrets: Secrets
+    say: Say
+    by: str
 
+    async def taken_back(self, records: Iterable[Mapping[str, Any]], settle_s: float) -> list[str]:
+        """Withdraw faults in this order and read them back."""
+        reasons: list[str] = []
+        landed_at = asyncio.get_running_loop().time() + settle_s
+        for record in records:
+            fault = record["fault"]
+            try:
+                injection = from_intent(record, self.names.injector, self.secrets)
+                apart = self._apart(record["doors"], injection.injector.here)
+                injection.landed_at, injection.in_flight_s = landed_at, settle_s
+            except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
+                reasons.append(f"{fault}: {_why(error)}")
+                continue
+            if apart:
+                reasons.append(f"{fault}: {apart}")
+                continue
+            self.say("fault.withdrawing", {"fault": fault})
+            if not await take_back(injection, self.book, self.say, self.by):
+                reasons.append(f"{fault} is not proven gone")
+        return reasons
 
-async def _put_back(
-    records: Iterable[Mapping[str, Any]],
-    names: Names,
-    secrets: Secrets,
-    journal: undo.Journal,
-    say: Say,
-    by: str,
-    at: Any,
-) -> list[str]:
-    """Set back what actions changed; return what still differs, and why."""
-    reasons, patience = [], restore.Patience()
-    for record in records:
-        try:
-            kind = names.observer(str(record["spec"]["kind"]))
-            apart = _apart(at, {"call": record["call"]}, False)
-        except Exception as error:  # noqa: BLE001 - a record that cannot be used must not keep the others open
-            reasons.append(f"{record['fact']}: {_why(error)}")
-            continue
-        if apart:
-            reasons.append(f"{record['fact']}: {apart}")
-            continue
-        trouble = await restore.put_back(record, kind, secrets, journal, say, by, patience)
-        reasons += [trouble] if trouble else []
-    return reasons
+    async def put_back(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Set back what actions changed; nothing was where no fault was intended."""
+        reasons, patience = [], restore.Patience()
+        for record in records if self.left.intended else ():
+            try:
+                kind = self.names.observer(str(record["spec"]["kind"]))
+                apart = self._apart({"call": record["call"]}, False)
+            except Exception as error:  # noqa: BLE001 - as above
+                reasons.append(f"{record['fact']}: {_why(error)}")
+                continue
+            if apart:
+                reasons.append(f"{record['fact']}: {apart}")
+                continue
+            trouble = await restore.put_back(record, kind, self.secrets, self.book, self.say, self.by, patience)
+            reasons += [trouble] if trouble else []
+        return reasons
 
+    def companies_ended(self) -> list[str]:
+        """End the traffic that went with the faults."""
+        reasons = []
+        for each, record in self.left.companies.items():
+            stays = self._elsewhere("pid") or company.ended(record)
+            if stays:
+                reasons.append(f"company {each}: {stays}")
+            else:
+                self.book.write("company_ended", company=each, by=self.by)
+        return reasons
 
-def _apart(at: Any, doors: Mapping[str, Any], here: bool) -> str:
-    """Return why something is not undone from here, empty when it can be."""
-    spaces = whereabouts.bound(doors, here)
-    where = "" if spaces is None else whereabouts.elsewhere(at, *spaces)
-    return where and f"it is of {where}: run sim recover there"
+    def _apart(self, doors: Mapping[str, Any], here: bool) -> str:
+        """Return why something is neither undone nor read back from here, empty when it can be."""
+        spaces = whereabouts.bound(doors, here)
+        return "" if spaces is None else self._elsewhere(*spaces)
 
-
-def _companies_ended(left: undo.Open, journal: undo.Journal, by: str) -> list[str]:
-    """End the traffic that went with the faults; return what stays, and why."""
-    reasons = []
-    for each, record in left.companies.items():
-        stays = company.ended(record)
-        if stays:
-            reasons.append(f"company {each}: {stays}")
-        else:
-            journal.write("company_ended", company=each, by=by)
-    return reasons
+    def _elsewhere(self, *spaces: str) -> str:
+        where = whereabouts.elsewhere(self.left.header.get("machine"), *spaces)
+        return where and f"it is of {where}: run sim recover there"
 
 
 def owner_alive(header: Mapping[str, Any]) -> bool:
@@ -192,17 +183,16 @@ async def recover(
     left = undo.read(folder / undo.FILE)
     if not left.unfinished:
         return Left(folder, ())
-    journal = undo.Journal(folder)
+    book = undo.Journal(folder)
+    work = _Work(left, book, names, secrets, say, by)
     try:
-        at = left.header.get("machine")
-        reasons = await _taken_back(reversed(left.faults.values()), names, secrets, journal, say, by, settle_s, at)
-        reasons += _companies_ended(left, journal, by)
-        restores = left.restores.values() if left.intended else ()
-        reasons += await _put_back(restores, names, secrets, journal, say, by, at)
+        reasons = await work.taken_back(reversed(left.faults.values()), settle_s)
+        reasons += work.companies_ended()
+        reasons += await work.put_back(left.restores.values())
         if not reasons:
-            journal.write("closed", by=by)
+            book.write("closed", by=by)
     finally:
-        journal.close()
+        book.close()
     return Left(folder, tuple(secrets.redact(reason) for reason in reasons))
 
 

@@ -102,6 +102,17 @@ def test_a_fault_on_the_machine_is_bound_by_its_injector(left: Any) -> None:
     assert "withdraw" not in world.calls
 
 
+@pytest.mark.parametrize(("at", "open_"), [(HERE, False), (ANOTHER, True), (INSIDE, True)])
+def test_the_traffic_of_a_run_is_known_to_have_ended_only_where_it_ran(tmp_path: Path, at: Any, open_: bool) -> None:
+    """Its process is not to be seen elsewhere, and another of that number is none of it."""
+    journal = Journal(tmp_path)
+    journal.write("open", run="r", machine=at)
+    journal.write("company", company="c-1", pid=2**22 + 1, started=1.0)
+    journal.close()
+    done = run_virtual(recover.recover(tmp_path, names(World(Script())), Secrets({}), lambda *_: None))
+    assert (done.reasons != (), undo.read(tmp_path / FILE).unfinished) == (open_, open_)
+
+
 @pytest.mark.parametrize(("at", "ended"), [(HERE, True), (ANOTHER, False), (INSIDE, False)])
 def test_nobody_knows_elsewhere_that_a_stack_has_ended(left: Any, tmp_path: Path, at: Any, ended: bool) -> None:
     """Its folder may be shared; its processes are not to be seen."""
