@@ -26,13 +26,13 @@ from injectors import _toxiproxy_server as server
 from injectors._toxiproxy_server import Link, ask, path_of
 from sim.event import JSON
 from sim.injector import InjectionError, Receipt, Site
+from sim.whereabouts import loopback
 
 #: Time-outs in seconds: of a read, of a change, of the whole, and what a restart needs at least of it. The kernel
 #: gives one withdrawal ten.
 READ_S, CHANGE_S, ALL_S, RESTART_S = 1.0, 1.5, 9.0, 2.5
 _PAUSE_S = 0.1
 _KEPT = 64
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _did: dict[str, list[JSON]] = {}
 #: How each fault stood when this process began to withdraw it, before it had changed anything.
@@ -153,11 +153,12 @@ class _Ladder:
 
     async def _wake(self) -> None:
         """Start a server anew that says nothing at all, where it is ours and there; raise where it is not."""
-        if await self._owner() is None:
+        owner = await self._owner()
+        if owner is None:
             raise InjectionError(f"{self._where}: its server does not answer, so nothing can be withdrawn there")
         self._note(None)
         self._tell("the server answers nothing at all, though it listens")
-        await self._restart()
+        await self._killed(owner)
 
     async def _owner(self) -> Any:
         return await asyncio.to_thread(owned, server.address(self._site)) if self._receipt["owned"] else None
@@ -170,6 +171,10 @@ class _Ladder:
             raise InjectionError(
                 f"{self._where}: its server is stuck and is no process of a stack of ours: restart it ({self._last()})"
             )
+        await self._killed(owner)
+
+    async def _killed(self, owner: Any) -> None:
+        """Kill the server, wait for its supervisor to start it again, and create what it forgot."""
         await asyncio.to_thread(owner.signal, signal.SIGKILL)
         self._tell(f"server killed (process {owner.pid}), for its supervisor to start it again")
         while (there := await self._read(quietly=True)) is None:
@@ -242,7 +247,7 @@ def owned(url: str) -> Any:
     from sim.stack.procs import TAG, Proc
 
     parts = urlsplit(url)
-    if parts.hostname not in _LOOPBACK:
+    if not loopback(parts.hostname or ""):
         return None
     # The table once for all: once for each process it takes seconds where many stacks run.
     listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]

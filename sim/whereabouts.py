@@ -4,6 +4,7 @@ of it.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,13 +44,17 @@ def bound(doors: Mapping[str, Any], on_machine: bool) -> tuple[str, ...] | None:
     spaces = []
     if any(url.scheme == "file" for url in urls) or (on_machine and not urls):
         spaces.append("pid")
-    if any(_loopback(url.hostname or "") for url in urls):
+    if any(loopback(url.hostname or "") for url in urls):
         spaces.append("net")
     return tuple(spaces) if spaces or sockets or on_machine else None
 
 
-def _loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+def loopback(host: str) -> bool:
+    """Whether a host, as a URL or an option names it, is this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _boot() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,9 +29,10 @@ def command(listen: tuple[str, int], token: str | None, file: Path | None) -> No
     from expectations._recorder import Messages
     from sim.problem import Usage
     from sim.secret import SecretMissing, Secrets
+    from sim.whereabouts import loopback
 
     host, port = listen
-    if token is None and not _loopback(host):
+    if token is None and not loopback(host):
         raise Usage(f"--listen {host}:{port} is open to others: give --token env:NAME or file:PATH")
     try:
         secret = None if token is None else Secrets().token(token)
@@ -50,13 +50,6 @@ def command(listen: tuple[str, int], token: str | None, file: Path | None) -> No
         raise Usage(f"--listen {host}:{port}: {error.strerror or error}") from error
     finally:
         messages.close()
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _serve(messages: object, secret: str | None, host: str, port: int, say: Callable[[str], None]) -> None:

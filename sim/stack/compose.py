@@ -29,6 +29,7 @@ from sim.stack.processes import read_result
 from sim.stack.refs import Refs, render
 from sim.stack.spec import ComposeSpec, Once, compose_files, extra_files
 from sim.stack.state import Home, Phase, ProcessRecord, ProcessState
+from sim.whereabouts import loopback
 
 NOTE = "compose.json"
 #: Further Compose files, laid over the stack file's own: ``SIM_COMPOSE_FILES=docker-compose.offline.yml``.
@@ -109,7 +110,7 @@ def engine_address() -> str:
     """
     found = os.environ.get("DOCKER_HOST") or _of_context()
     parts = urlsplit(found)
-    if parts.scheme == "unix" or (parts.scheme == "tcp" and parts.hostname in ("localhost", "127.0.0.1", "::1")):
+    if parts.scheme == "unix" or (parts.scheme == "tcp" and loopback(parts.hostname or "")):
         return found
     raise StackError(
         f"the Docker engine {found} is not of this machine: its containers could not read their configuration from "

@@ -12,7 +12,7 @@ from tests.conftest import ROOT, tool
 RULES = ROOT / "mbp/ops/prom/a110.rules.yaml"
 
 
-def fires(tmp_path: Path, alert: str, at: str, **series: str) -> str:
+def complaint(tmp_path: Path, alert: str, at: str, **series: str) -> str:
     """Return what promtool has to say where `alert` should fire for ``thin`` alone, with these depths a second."""
     asked: dict[str, Any] = {
         "rule_files": [str(RULES)],
@@ -43,4 +43,4 @@ def fires(tmp_path: Path, alert: str, at: str, **series: str) -> str:
 def test_only_a_market_that_is_there_has_too_little_depth(tmp_path: Path) -> None:
     """Thin for 15 minutes fires; younger, deep, or closed in its first seconds a quarter of an hour ago does not."""
     depths = {"thin": "20x1000", "young": "_x600 20x400", "deep": "900x1000", "closed": "20x5 stale"}
-    assert fires(tmp_path, "LiquidityDepthLow", "15m3s", **depths) == ""
+    assert complaint(tmp_path, "LiquidityDepthLow", "15m3s", **depths) == ""
