@@ -330,14 +330,28 @@ def test_a_waiter_that_leaves_does_not_keep_a_slot():
 
 def test_a_full_queue_is_answered_503(tmp_path):
     """With one slot and nobody allowed to wait, the second of two requests at once is 503 with Retry-After, a 5xx."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    class Slow(InProcess):
+        """An engine that answers the first request when the second has its answer."""
+
+        async def ask(self, *given, **options):
+            asked.set()
+            await answered.wait()
+            return await super().ask(*given, **options)
+
     with running(tmp_path) as engine:
-        client = InProcess(engine.app)
+        client = Slow(engine.app)
         app = build("candidate", client, limits=Limits(slots=1, service_s=0.05, queue=0))
 
         async def both():
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://dec") as http:
-                return await asyncio.gather(http.get("/v1/markets"), http.get("/v1/markets"))
+                first = asyncio.create_task(http.get("/v1/markets"))
+                await asyncio.wait_for(asked.wait(), 10)
+                second = await http.get("/v1/markets")
+                answered.set()
+                return await first, second
 
         first, second = asyncio.run(both())
         assert (first.status_code, refusal(second)) == (200, (503, "overloaded"))
