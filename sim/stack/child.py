@@ -7,6 +7,7 @@ must be the main thread, since the leash of a child is tied to the thread that f
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+import mirakuru.base
 from mirakuru import HTTPExecutor, SimpleExecutor, TCPExecutor
 from mirakuru.exceptions import ProcessExitedWithError
 
@@ -29,6 +31,10 @@ RESTART_WINDOW_S = 60.0
 MAX_LOG_BYTES = 16 << 20
 TAIL_BYTES = 4096
 TAIL_LINES = 12
+
+# Whoever imports mirakuru kills at its exit every process of the machine whose mark *contains* its pid as text: with a
+# pid of few digits, those of other stacks. So it is undone where it is imported, for every process that does.
+atexit.unregister(mirakuru.base.cleanup_subprocesses)
 
 
 class Child:

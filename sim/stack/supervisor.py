@@ -10,7 +10,6 @@ One thread, the main one, in one loop: nothing here blocks longer than a readine
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 import signal
@@ -20,8 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-import mirakuru.base
 
 from sim.stack import children, probe, procs
 from sim.stack.child import PROBE_TIMEOUT_S
@@ -217,8 +214,6 @@ def main(argv: list[str]) -> int:
     if os.fork():  # the child belongs to nobody who would have to wait for it
         os._exit(0)
     os.umask(0o077)
-    # At its exit mirakuru would kill every process whose mark *contains* our pid as text: another stack's, with luck.
-    atexit.unregister(mirakuru.base.cleanup_subprocesses)
     home = Home(Path(folder))
     lock = try_lock(home.supervisor_lock)
     if lock is None:

@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -278,6 +280,31 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     os.close(first)
     with locked(tmp_path / "l", 0.0, "busy here"):
         assert try_lock(tmp_path / "l") is None
+
+
+#: Starts a process with a mark in which its own pid occurs as text, as in the mark of anybody's with some luck; ends.
+STARTS_A_STRANGER = """
+import importlib, os, subprocess, sys
+importlib.import_module(sys.argv[1])
+mark, null = {"mirakuru_uuid": f"1:0{os.getpid()}0"}, subprocess.DEVNULL
+print(subprocess.Popen(["cat"], env={**os.environ, **mark}, stdout=null, stderr=null).pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["sim.stack.child", "sim.stack.control", "sim.stack.supervisor"])
+def test_who_knows_stacks_kills_no_stranger_at_its_end(module: str) -> None:
+    """A process of another stack whose mark happens to contain our pid outlives us."""
+    reading, writing = os.pipe()  # the stranger ends with it
+    try:
+        starter = subprocess.run(
+            [sys.executable, "-c", STARTS_A_STRANGER, module], stdin=reading, capture_output=True, text=True, check=True
+        )
+        stranger = procs.Proc.of(int(starter.stdout))
+        assert stranger is not None and stranger.alive()
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert procs.wait_gone([stranger], 60) == []
 
 
 def test_a_process_is_its_pid_and_its_start() -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections import Counter
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.mbp._a110 import alert, delivery
 pytestmark = pytest.mark.live
 MARKETS = 40
 EACH = 10
+HANGS_S = 120.0  # the only judgement by the clock: that nothing moves any more
 
 
 class Target:
@@ -84,6 +86,19 @@ async def start(folder: Path, port: int, url: str) -> asyncio.subprocess.Process
     )  # fmt: skip
 
 
+async def within(process: asyncio.subprocess.Process, work: Awaitable[Any]) -> None:
+    """Wait for `work`, but not past the end of the executor that it needs."""
+    doing, ended = asyncio.ensure_future(work), asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait({doing, ended}, timeout=HANGS_S, return_when=asyncio.FIRST_COMPLETED)
+        assert not ended.done(), f"the executor ended by itself: {ended.result()}"
+        assert doing.done(), f"nothing came of it in {HANGS_S:g} s"
+        await doing
+    finally:
+        doing.cancel()
+        ended.cancel()
+
+
 async def send(http: aiohttp.ClientSession, url: str, status: str, number: int) -> None:
     """Deliver as Alertmanager does: until a 2xx comes."""
     body = delivery(alert(status, fingerprint=f"{number:016x}", market=f"m/{number}"))
@@ -123,7 +138,7 @@ async def read(http: aiohttp.ClientSession, url: str, path: str) -> list[dict[st
 
 async def until(http: aiohttp.ClientSession, url: str, reverted: bool) -> list[dict[str, Any]]:
     """Wait until every execution has succeeded, and has been put back if that is asked for."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANGS_S):
         while True:
             rows = await read(http, url, "/v1/executions")
             if len(rows) == MARKETS and all(
@@ -143,11 +158,11 @@ async def story(folder: Path) -> None:
         process = await start(folder, port, str(server.make_url("")))
         try:
             sending = asyncio.create_task(send_all(url, "firing", EACH))
-            await asyncio.wait_for(target.twentieth.wait(), 10)
+            await within(process, target.twentieth.wait())
             process.kill()
             await process.wait()
             process = await start(folder, port, str(server.make_url("")))
-            await asyncio.wait_for(sending, 15)
+            await within(process, sending)
             rows = await until(http, url, reverted=False)
             assert target.effects == Counter({f"m/{number} True": 1 for number in range(MARKETS)})
             assert target.calls > MARKETS, "no call was cut: the kill came too late to prove anything"
@@ -162,7 +177,7 @@ async def story(folder: Path) -> None:
                 "accepted": MARKETS, "started": MARKETS, "succeeded": MARKETS, "reverted": MARKETS,
             }  # fmt: skip
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 5) == 0
+            assert await asyncio.wait_for(process.wait(), HANGS_S) == 0
         finally:
             if process.returncode is None:
                 process.kill()
