@@ -11,7 +11,8 @@ from sim.stack import children
 from sim.stack.child import Child, ending, tail
 from sim.stack.errors import StackError
 from sim.stack.kinds import Desk, PortTaken
-from sim.stack.refs import Refs, is_taken, render
+from sim.stack.ports import is_taken
+from sim.stack.refs import Refs, render
 from sim.stack.spec import Once, Process, Spec
 from sim.stack.state import Home, Phase, ProcessRecord
 

@@ -9,21 +9,17 @@ import importlib.util
 import os
 import re
 import secrets
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from sim.stack.errors import StackError
-from sim.stack.spec import Common, Preferred, Render
+from sim.stack.ports import free_ports
+from sim.stack.spec import Common, Render
 
 _ANY = re.compile(r"\$\{([^{}]*)\}")
 _STACK = re.compile(r"\$\{stack\.([^{}]*)\}")
-# Below the ports that systems hand out for outgoing connections (Linux: 32768 up, elsewhere 49152 up): a port taken
-# from there could become somebody's outgoing port between our look and the service's bind.
-_PORTS = range(20000, 32000)
 _MAX_FILE_BYTES = 4 << 20
 
 
@@ -103,58 +99,6 @@ def resolve(
     refs.exports.setdefault("dir", str(folder))
     refs.exports.setdefault("instance", instance)
     return refs
-
-
-def free_ports(spec: Common) -> dict[str, int]:
-    """Return a port of 127.0.0.1 for each name of `spec`, free at this moment, no two alike."""
-    taken: dict[str, int] = {}
-    held: list[socket.socket] = []
-    try:
-        for name, wish in sorted(spec.ports.items(), key=lambda item: not isinstance(item[1], int)):  # fixed ones first
-            sock = _bind(wish) if isinstance(wish, int) else _bind_wished(wish) or _bind_any()
-            held.append(sock)
-            taken[name] = sock.getsockname()[1]
-    finally:
-        for sock in held:
-            sock.close()
-    return taken
-
-
-def _bind(port: int, reuse: bool = True) -> socket.socket:
-    """Bind `port`. `reuse`: old connections in TIME_WAIT do not count, nor (Linux) another reservation like this."""
-    sock = socket.socket()
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
-        sock.bind(("127.0.0.1", port))
-    except OSError as error:
-        sock.close()
-        raise StackError(f"port {port} of 127.0.0.1 cannot be had: {error.strerror}") from error
-    return sock
-
-
-def _bind_wished(wish: Preferred | Literal["auto"]) -> socket.socket | None:
-    try:
-        return None if wish == "auto" else _bind(wish.prefer, reuse=False)
-    except StackError:
-        return None
-
-
-def _bind_any() -> socket.socket:
-    for _ in range(200):
-        try:
-            return _bind(_PORTS.start + secrets.randbelow(len(_PORTS)), reuse=False)
-        except StackError:
-            continue
-    raise StackError(f"200 ports of 127.0.0.1 between {_PORTS.start} and {_PORTS.stop} were tried and all are taken")
-
-
-def is_taken(port: int) -> bool:
-    """Say whether somebody holds `port` of 127.0.0.1."""
-    try:
-        _bind(port).close()
-    except StackError:
-        return True
-    return False
 
 
 def make_secrets(spec: Common, folder: Path) -> dict[str, Path]:

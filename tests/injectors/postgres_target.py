@@ -12,7 +12,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,15 +30,9 @@ from sim.injector import Site
 from sim.secret import Secrets
 from sim.target import Door
 from tests.conftest import missing
+from tests.ports import free_port
 
 STARTED_S = 60
-
-
-def free_port():
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _tied():

@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.problem import InvalidFile
-from sim.stack import StackError, control, probe, procs
+from sim.stack import StackError, control, ports, probe, procs
 from sim.stack.child import MAX_RESTARTS, RESTART_WINDOW_S, Child, ending, tail
-from sim.stack.refs import Refs, free_ports, is_taken, render, resolve
+from sim.stack.ports import free_ports, is_taken
+from sim.stack.refs import Refs, render, resolve
 from sim.stack.spec import Gate, Render, Spec, load
 from sim.stack.state import Home, ProcessRecord, State, locked, try_lock
 
@@ -145,6 +146,45 @@ def test_a_preferred_port_is_had_where_it_is_free() -> None:
     assert wish == {"ports": {"p": {"prefer": port}}}
     with socket.create_server(("127.0.0.1", port)):
         assert free_ports(spec_of(**wish))["p"] != port
+
+
+#: Takes a port as a stack does that has not begun to listen yet; ends with its input.
+STARTS_BESIDE = """
+import sys
+from sim.stack.ports import free_ports
+from sim.stack.spec import Spec
+beside = {"stack": "beside", "processes": {"a": {"command": ["true"]}}, "ports": {"p": "auto"}}
+print(free_ports(Spec.model_validate(beside))["p"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_port_of_a_stack_that_starts_beside_is_nobody_elses() -> None:
+    """Two stacks that start side by side have no port in common, though neither listens yet."""
+    command = [sys.executable, "-c", STARTS_BESIDE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as beside:
+        assert beside.stdout is not None
+        port = int(beside.stdout.readline())
+        with pytest.raises(StackError, match=f"port {port} of 127.0.0.1 cannot be had: another stack of yours has it"):
+            free_ports(spec_of(ports={"p": port}))
+        assert free_ports(spec_of(ports={"p": {"prefer": port}}))["p"] != port
+        assert not is_taken(port), "it is reserved, not held: its service has to bind it"
+    assert free_ports(spec_of(ports={"p": port})) == {"p": port}
+
+
+def test_ports_that_cannot_be_locked_are_told_with_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link in place of the file of locks leads nowhere: one error that names it, and no port without a lock."""
+    path = tmp_path / f"sim.ports.{os.getuid()}"
+    path.symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ports._locks.cache_clear()
+    try:
+        for wish in ("auto", {"prefer": 20000}, 20000):
+            with pytest.raises(StackError, match=f"cannot use {path}: .*; remove it, or set TMPDIR"):
+                free_ports(spec_of(ports={"p": wish}))
+    finally:
+        ports._locks.cache_clear()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_secrets_are_fresh_and_for_the_owner_alone(tmp_path: Path) -> None:

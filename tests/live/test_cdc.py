@@ -21,16 +21,11 @@ import psutil
 import psycopg2
 import pytest
 
+from tests.ports import free_port
+
 pytestmark = pytest.mark.live
 TABLES = ("mbp_markets", "mbp_quotes", "mbp_resolutions", "mbp_abuse_events", "mbp_trades")
 TOKEN = "a-token-of-the-tests"
-
-
-def free_port():
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Feed:

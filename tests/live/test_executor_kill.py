@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable
@@ -21,6 +20,7 @@ from aiohttp.test_utils import TestServer
 from mbp.hooks import audit
 from mbp.hooks.table import load
 from tests.mbp._a110 import alert, delivery
+from tests.ports import free_port
 
 pytestmark = pytest.mark.live
 MARKETS = 40
@@ -150,9 +150,7 @@ async def until(http: aiohttp.ClientSession, url: str, reverted: bool) -> list[d
 
 async def story(folder: Path) -> None:
     """400 deliveries, a kill in the middle, a restart, the end of all alerts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url, target = f"http://127.0.0.1:{port}", Target()
     async with TestServer(target.app()) as server, aiohttp.ClientSession() as http:
         process = await start(folder, port, str(server.make_url("")))

@@ -23,7 +23,8 @@ from sim import undo
 from sim.company import alive
 from tests.conftest import tool
 from tests.live.chains import Bench
-from tests.live.test_mbp_kill import TOKEN, call, free_port, service
+from tests.live.test_mbp_kill import TOKEN, call, service
+from tests.ports import free_port
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.ports import free_port
+
 pytestmark = pytest.mark.live
 TOKEN = "a-token-of-the-tests"
-
-
-def free_port():
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def call(url, body=None, method=None, **headers):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import requests
 
 from mbp.hooks.table import load
 from tests.conftest import ROOT, tool
+from tests.ports import free_port
 
 pytestmark = pytest.mark.live
 PROM = ROOT / "mbp" / "ops" / "prom"
@@ -79,11 +79,7 @@ def until(probe: Callable[[], Any], what: str, wait_s: float = 15.0) -> Any:
 @contextmanager
 def chain(folder: Path) -> Iterator[dict[str, str]]:
     """Run Alertmanager, executor and sinks; yield their URLs."""
-    ports = {}
-    for name in ("am", "executor", "sinks", "smtp"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports[name] = probe.getsockname()[1]
+    ports = {name: free_port() for name in ("am", "executor", "sinks", "smtp")}
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     text = filled("alertmanager.yml", executor=urls["executor"], sinks=urls["sinks"], smtp=f"127.0.0.1:{ports['smtp']}")
     (folder / "alertmanager.yml").write_text(text)

@@ -23,7 +23,8 @@ from sim.injector import Site
 from sim.secret import Secrets
 from sim.target import Door
 from tests.injectors import postgres_target
-from tests.live.test_cdc import Platform, free_port, trading
+from tests.live.test_cdc import Platform, trading
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 WITHIN_S = 60.0

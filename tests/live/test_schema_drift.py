@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import tool
 from tests.live.chains import Bench
-from tests.live.test_mbp_kill import call, free_port, service
+from tests.live.test_mbp_kill import call, service
+from tests.ports import free_port
 
 pytestmark = pytest.mark.live
 BASE = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": False}

@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from tests.live.second import platform
-from tests.live.second.platform import RULES, TOKEN, Platform, free_port
+from tests.live.second.platform import RULES, TOKEN, Platform
+from tests.ports import free_port
 from tests.test_your_platform import PAGE, blocks, commands
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sim.stack import procs
 from tests.conftest import ROOT, missing
+from tests.ports import free_port
 
 #: The servers, by the names that tests show.
 SERVERS = ("sim proxy", "Toxiproxy 2.12")
@@ -37,13 +38,6 @@ def node_client() -> Path:
     if not (folder / "node_modules" / "toxiproxy-node-client").is_dir():
         missing("toxiproxy-node-client", "not installed: run scripts/node_client.sh (needs npm)")
     return folder
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listened at a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def command(name: str, port: int) -> list[str]:

@@ -17,6 +17,7 @@ from mbp.dec.__main__ import main as dec_main
 from mbp.engine.__main__ import main as engine_main
 from mbp.release.__main__ import main as release_main
 from mbp.traffic.__main__ import main as traffic_main
+from tests.ports import free_port
 
 
 def through_guard(messages, headers=(), wait_s=0.05, limit=10):
@@ -116,13 +117,6 @@ def test_switches_are_strict(monkeypatch, value):
     assert _service.switch_is_on("MBP_A_SWITCH") is value[1]
     monkeypatch.delenv("MBP_A_SWITCH")
     assert _service.switch_is_on("MBP_A_SWITCH") is False
-
-
-def free_port():
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def get(port, path):

@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 from tests.conftest import tool
 from tests.live.second import recorder, shop
+from tests.ports import free_port
 
 TOKEN = "only-for-the-shop"
 
@@ -57,12 +57,6 @@ receivers:
   - name: payments
     webhook_configs: [{webhook}]
 """
-
-
-def free_port() -> int:
-    """Return a port of loopback that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @dataclass
