@@ -59,8 +59,9 @@ def tagged(folder: Path) -> set[Proc]:
     found = set()
     for process in psutil.process_iter(["pid"]):
         try:
+            started = _started(process.pid)  # before the tag: of a pid that is reused meanwhile it finds nobody
             if process.pid != os.getpid() and process.environ().get(TAG) == str(folder):
-                found.add(Proc(process.pid, _started(process.pid)))
+                found.add(Proc(process.pid, started))
         except (psutil.Error, OSError):  # gone meanwhile, or somebody else's: then not ours to kill
             continue
     return {process for process in found if process.alive()}
