@@ -26,6 +26,7 @@ from tests.ports import free_port
 pytestmark = pytest.mark.live
 TABLES = ("mbp_markets", "mbp_quotes", "mbp_resolutions", "mbp_abuse_events", "mbp_trades")
 TOKEN = "a-token-of-the-tests"
+HANGS_S = 120  # nothing is judged by it but that it does not end at all
 
 
 class Feed:
@@ -141,7 +142,12 @@ class Platform:
         }[name]
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-m", f"mbp.data.{name}", "--port", str(self.ports[name]), *options],
-            env={**os.environ, "SIM_FAULTS": "1", "MBP_FAULT_TOKEN_FILE": str(self.folder / "token")},
+            env={
+                **os.environ,
+                "PYTHONFAULTHANDLER": "1",
+                "SIM_FAULTS": "1",
+                "MBP_FAULT_TOKEN_FILE": str(self.folder / "token"),
+            },
         )
 
     def kill(self, name, number=signal.SIGKILL):
@@ -149,13 +155,21 @@ class Platform:
         self.processes[name].wait(10)
 
     def stop(self):
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            process.wait(10)
-        self.wire.close()
-        self.feed.server.shutdown()
-        self.feed.server.server_close()
+        with contextlib.ExitStack() as stack:  # whatever one of them does, all are ended
+            stack.callback(self.feed.server.server_close)
+            stack.callback(self.feed.server.shutdown)
+            stack.callback(self.wire.close)
+            for name in self.processes:
+                stack.callback(self._ended, name)
+            for process in self.processes.values():
+                process.terminate()
+
+    def _ended(self, name):
+        try:
+            self.processes[name].wait(HANGS_S)
+        except subprocess.TimeoutExpired:
+            self.kill(name, signal.SIGABRT)  # it writes down where it hangs
+            pytest.fail(f"{name} does not end")
 
     def ask(self, name, path, body=None, method=None):
         request = urllib.request.Request(
@@ -172,6 +186,7 @@ class Platform:
     def sums(self):
         """Return count, sums and a digest of every table, of the source and of the warehouse."""
         with contextlib.closing(psycopg2.connect(self.url, connect_timeout=2)) as db, db.cursor() as cursor:
+            db.set_session(isolation_level="REPEATABLE READ", readonly=True)  # all tables as they are at one moment
             found = []
             for schema in ("public", "wh"):
                 side = {}
