@@ -55,16 +55,33 @@ class Proc:
 
 
 def tagged(folder: Path) -> set[Proc]:
-    """Return the processes of this user that carry the tag of the stack at `folder`, except the calling one."""
+    """Return the processes of this user that carry the tag of the stack at `folder`, except the calling one.
+
+    A container is seen from its host, and the path that its process was given may be another folder there.
+    """
     found = set()
     for process in psutil.process_iter(["pid"]):
         try:
             started = _started(process.pid)  # before the tag: of a pid that is reused meanwhile it finds nobody
-            if process.pid != os.getpid() and process.environ().get(TAG) == str(folder):
+            mine = process.pid != os.getpid() and process.environ().get(TAG) == str(folder)
+            if mine and _same_for(process.pid, folder):
                 found.add(Proc(process.pid, started))
         except (psutil.Error, OSError):  # gone meanwhile, or somebody else's: then not ours to kill
             continue
     return {process for process in found if process.alive()}
+
+
+def _same_for(pid: int, folder: Path) -> bool:
+    """Say whether the path `folder` is for the process `pid` what it is for us. Raises `OSError`."""
+    if sys.platform != "linux":
+        return True
+    root = Path(f"/proc/{pid}/root")
+    if root.samefile("/"):
+        return True  # whether or not the folder is there any more
+    try:
+        return (root / folder.relative_to("/")).samefile(folder)
+    except FileNotFoundError:
+        return False
 
 
 def _started(pid: int) -> float:

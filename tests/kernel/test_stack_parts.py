@@ -358,6 +358,34 @@ def test_a_process_is_its_pid_and_its_start() -> None:
     assert procs.kill_all([other], 0.0) == []
 
 
+#: Goes to live in a root of its own, as what is in a container does, says so, and ends with its input.
+LIVES_ELSEWHERE = """
+import os, sys
+os.chroot(sys.argv[1])
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root moves into a root of its own")
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_tag_of_another_root_is_no_tag_of_ours(tmp_path: Path, bound: bool) -> None:
+    """A process in a container carries the tag of a folder there: ours only where it is the same folder."""
+    ours, inside = tmp_path / "ours", tmp_path / "root"
+    ours.mkdir()
+    there = inside / ours.relative_to("/")
+    there.parent.mkdir(parents=True)
+    if bound:
+        there.symlink_to(os.path.relpath(ours, there.parent))  # as good as a mount: the same folder at the same path
+    else:
+        there.mkdir()
+    command = [sys.executable, "-c", LIVES_ELSEWHERE, str(inside)]
+    environment = {**os.environ, procs.TAG: str(ours)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"there\n"
+        assert {each.pid for each in procs.tagged(ours)} == ({process.pid} if bound else set())
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".", "A", "a" * 33, "-a"])
 def test_a_stack_name_is_no_path(tmp_path: Path, name: str) -> None:
     """Whatever could leave the stacks' folder is refused as a name."""
