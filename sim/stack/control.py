@@ -31,6 +31,7 @@ _ACK_POLL_S = 0.01
 _SWEEPS = 3
 _POLITE_MARGIN_S = 5.0  # over the stack's own stop_timeout, for the supervisor to take everything down in order
 _LAUNCH_S = 30.0
+_UNSEEN_S = 2.0  # how long a lock may outlast the last process that was seen
 _GRACE_S = 30.0  # beyond the stack's own limit, before a supervisor that says nothing is called hung
 
 
@@ -335,6 +336,7 @@ def _take_down(at: Home, polite: bool) -> bool:
     if left:
         pids = ", ".join(str(process.pid) for process in left)
         raise StackError(f"processes of the stack {at.name!r} could not be ended: {pids}; are they another user's?")
+    _refuse_unseen(at)
     compose.clear(at)
     children.remove(at.work)
     if anything:
@@ -352,6 +354,19 @@ def _end_supervisor(state: State | None, polite: bool) -> None:
     while time.monotonic() < deadline and not supervisor.stopped():  # a stopped one hears nothing
         if not procs.wait_gone([supervisor], _POLL_S):
             return
+
+
+def _refuse_unseen(at: Home) -> None:
+    """Raise `StackError` where a supervisor still holds its lock: it lives where its processes are not seen from."""
+    deadline = time.monotonic() + _UNSEEN_S
+    while at.supervised():
+        procs.kill_all(procs.tagged(at.folder))  # one that was started after the last sweep
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"the stack {at.name!r} is up, but its supervisor is not seen from here: it runs in another container, "
+                f"or outside this one (its lock: {at.supervisor_lock}); take it down there"
+            )
+        time.sleep(_POLL_S)
 
 
 def _note_down(at: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ from click.testing import CliRunner
 from sim import stack
 from sim.cli import cli
 from sim.places import Places, places
-from sim.stack import procs
-from sim.stack.state import Home
+from sim.stack import control, procs
+from sim.stack.state import Home, try_lock
 
 SERVICE = """
 import http.server, os, sys
@@ -255,6 +256,25 @@ def test_down_and_up_need_no_state_file(here: Places, damage: str) -> None:
     spoil()
     assert stack.down("default", here) is True
     assert procs.tagged(home.folder) == set()
+
+
+def test_a_stack_whose_supervisor_is_not_seen_is_left_as_it_is(here: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder shared with a container: no stack there is called down, or loses its data, while its supervisor lives."""
+    home = Home(here.stacks / "default")
+    home.work.mkdir(parents=True)
+    lock = try_lock(home.supervisor_lock)
+    assert lock is not None
+    monkeypatch.setattr(control, "_UNSEEN_S", 0.0)
+    refused = "'default' is up, but its supervisor is not seen from here: .*supervisor.lock.; take it down there"
+    try:
+        with pytest.raises(stack.StackError, match=refused):
+            stack.down("default", here)
+        with pytest.raises(stack.StackError, match=refused):
+            stack.up(tiny(here.root), "default", here, owned=False, on_progress=print)
+        assert home.work.is_dir()
+    finally:
+        os.close(lock)
+    assert stack.down("default", here) is True
 
 
 def profile(here: Places) -> Callable[..., Any]:
