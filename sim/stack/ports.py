@@ -1,18 +1,23 @@
 """Ports of 127.0.0.1 that a stack is to have: free when they are looked for, and nobody else's from then on.
 
 Between that look and the moment when a service listens there may be seconds. Another stack that starts meanwhile must
-not find the same port: one of the two would be ready by an answer of the other's service. So each port is locked, as
-one byte of a file that all stacks of a user share; the kernel drops the locks with the process that took them.
+not find the same port: one of the two would be ready by an answer of the other's service. So each port is locked, by a
+lock that the kernel drops with the process that took it: on Linux a name in the abstract namespace of Unix sockets,
+which is as wide as that of the ports, whoever the user is and wherever his temporary files are; elsewhere one byte of
+a file that all stacks of a user share.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
 import os
 import secrets
 import socket
+import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +28,11 @@ from sim.stack.spec import Common, Preferred
 # from there could become somebody's outgoing port between our look and the service's bind.
 _PORTS = range(20000, 32000)
 _TRIES = 200
+_NAMES = sys.platform == "linux"
+
+#: Our own names, by port. A process that is forked has none of them, as it is with locks of files.
+_named: dict[int, socket.socket] = {}
+os.register_at_fork(after_in_child=_named.clear)
 
 
 class _Taken(StackError):
@@ -47,6 +57,15 @@ def free_ports(spec: Common) -> dict[str, int]:
     return taken
 
 
+def give_back(ports: Iterable[int]) -> None:
+    """Let others have `ports`, which this process was given."""
+    for port in ports:
+        if _NAMES:
+            _named.pop(port).close()
+        else:
+            fcntl.lockf(_locks(), fcntl.LOCK_UN, 1, port)
+
+
 def is_taken(port: int) -> bool:
     """Say whether somebody listens at `port` of 127.0.0.1, or has it without sharing."""
     try:
@@ -59,14 +78,38 @@ def is_taken(port: int) -> bool:
 def _bind(port: int, reuse: bool = True) -> socket.socket:
     sock = _bound(port, reuse)
     try:
-        fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-    except (BlockingIOError, PermissionError) as error:  # POSIX allows both for "somebody has it"
+        if not (_name(port) if _NAMES else _lock(port)):
+            raise _Taken(f"port {port} of 127.0.0.1 cannot be had: another stack has it")
+    except OSError as error:
         sock.close()
-        raise _Taken(f"port {port} of 127.0.0.1 cannot be had: another stack of yours has it") from error
-    except (OSError, StackError):
+        raise StackError(f"port {port} of 127.0.0.1 cannot be locked: {error.strerror}") from error
+    except StackError:
         sock.close()
         raise
     return sock
+
+
+def _name(port: int) -> bool:
+    if port in _named:
+        return True
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.bind(f"\0sim.port.{port}")
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    _named[port] = sock
+    return True
+
+
+def _lock(port: int) -> bool:
+    try:
+        fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):  # POSIX allows both for "somebody has it"
+        return False
+    return True
 
 
 def _bound(port: int, reuse: bool = True) -> socket.socket:
@@ -102,8 +145,9 @@ def _bind_any() -> socket.socket:
 @functools.cache
 def _locks() -> int:
     """Open the file of locks, once: these locks belong to the process, and closing any of its descriptors drops all."""
-    path = Path(tempfile.gettempdir()) / f"sim.ports.{os.getuid()}"
+    path = Path("a temporary file")
     try:
+        path = Path(tempfile.gettempdir()) / f"sim.ports.{os.getuid()}"
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StackError(

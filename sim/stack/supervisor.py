@@ -24,6 +24,7 @@ from sim.stack import children, probe, procs
 from sim.stack.child import PROBE_TIMEOUT_S
 from sim.stack.errors import StackError
 from sim.stack.kinds import Kind, PortTaken
+from sim.stack.ports import give_back
 from sim.stack.processes import Processes
 from sim.stack.procs import Proc
 from sim.stack.refs import Refs, resolve
@@ -103,13 +104,14 @@ class Supervisor:
 
     def _bring_up(self) -> None:
         for attempt in range(1, _PORT_TRIES + 1):
+            refs = self._prepare()
             try:
-                refs = self._prepare()
                 self._kind.start()
                 self.pass_gates(self._spec.ready, refs)
                 break
             except PortTaken as error:
                 self._kind.stop()
+                give_back(refs.ports.values())
                 if attempt == _PORT_TRIES:
                     raise StackError(f"{error}, {attempt} times over") from error
                 self.say(f"{error}; again with other ports")

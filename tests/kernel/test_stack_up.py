@@ -259,7 +259,7 @@ def test_down_and_up_need_no_state_file(here: Places, damage: str) -> None:
 
 
 def test_a_stack_whose_supervisor_is_not_seen_is_left_as_it_is(here: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder shared with a container: no stack there is called down, or loses its data, while its supervisor lives."""
+    """A folder shared with a container: no stack there is called down or loses its data while its supervisor lives."""
     home = Home(here.stacks / "default")
     home.work.mkdir(parents=True)
     lock = try_lock(home.supervisor_lock)
