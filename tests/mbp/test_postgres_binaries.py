@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 
@@ -158,3 +159,37 @@ def test_only_a_server_is_ended_not_whoever_stands_in_its_folder(tmp_path):
             assert cluster.running_in(tmp_path) == []
         finally:
             bystander.kill()
+
+
+#: Goes to live in a root of its own, as what is in a container does, says so, and ends with its input.
+LIVES_ELSEWHERE = """
+import os, sys
+os.chroot(sys.argv[1])
+os.chdir(sys.argv[2])
+print("there", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root moves into a root of its own")
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_server_of_a_container_is_none_of_an_earlier_life_of_ours(tmp_path, monkeypatch, mounted):
+    """Its folder may be called like ours, as seen from the host, and be another one; or ours, mounted there."""
+    (tmp_path / "pgdata").mkdir()
+    command = [sys.executable, "-c", LIVES_ELSEWHERE, str(tmp_path), "/pgdata" if mounted else "/"]
+
+    class Seen:
+        def __init__(self, pid):
+            self.pid = pid
+
+        def name(self):
+            return "postgres"
+
+        def cwd(self):
+            return str(tmp_path / "pgdata")
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"there\n"
+        monkeypatch.setattr(cluster.psutil, "process_iter", lambda _: [Seen(os.getpid()), Seen(process.pid)])
+        found = [each.pid for each in cluster.running_in(tmp_path / "pgdata")]
+        assert found == [os.getpid(), *[process.pid][:mounted]]

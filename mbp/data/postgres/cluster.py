@@ -138,14 +138,26 @@ def end_earlier(pgdata: Path) -> int:
 
 
 def running_in(pgdata: Path) -> list[psutil.Process]:
-    """Return the server processes whose working folder this is: postmaster and children alike."""
+    """Return the server processes whose working folder this is: postmaster and children alike.
+
+    This very folder: a server in a container, seen from its host, stands in a folder that is called alike.
+    """
     found = []
     where = str(pgdata.resolve())
     for process in psutil.process_iter(["pid"]):
         try:
             # By its name too: a shell that somebody left in the folder is not ours to end.
-            if process.name() == "postgres" and process.cwd() == where:
+            if process.name() == "postgres" and process.cwd() == where and _stands_in(process.pid, pgdata):
                 found.append(process)
         except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
             continue
     return found
+
+
+def _stands_in(pid: int, folder: Path) -> bool:
+    """Say whether the process's folder, which is called like ours, is ours. Raises `OSError`."""
+    proc = Path(f"/proc/{pid}")
+    if not proc.is_dir():  # no such system here
+        return True
+    # In our root the name is enough, whether or not the folder is there any more.
+    return (proc / "root").samefile("/") or (proc / "cwd").samefile(folder)
