@@ -17,6 +17,7 @@ be the first of another process. What had to be done is kept for the evidence of
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import signal
 from collections.abc import Iterable
 from typing import Any
@@ -250,11 +251,25 @@ def owned(url: str) -> Any:
     if not loopback(parts.hostname or ""):
         return None
     # The table once for all: once for each process it takes seconds where many stacks run.
-    listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
-    for pid in {each.pid for each in listening if each.laddr[1:2] == (parts.port,) and each.pid is not None}:
+    table: list[Any] = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    at_port = [each for each in table if each.laddr[1] == parts.port and _meets(each.laddr[0], parts.hostname)]
+    for pid in {each.pid for each in at_port if each.pid is not None}:
         try:
-            if TAG in psutil.Process(pid).environ():
-                return Proc.of(pid)
+            found = Proc.of(pid)  # before the tag: of a pid that is reused meanwhile it finds nobody
+            if found is not None and TAG in psutil.Process(pid).environ():
+                return found
         except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
             continue
     return None
+
+
+def _meets(listens: str, host: str | None) -> bool:
+    """Say whether who listens at the address `listens` may be who answers at `host`, which is loopback."""
+    address = ipaddress.ip_address(listens.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_unspecified:
+        return True
+    try:
+        return address == ipaddress.ip_address(host or "")
+    except ValueError:  # a name, of either family
+        return address.is_loopback

@@ -334,8 +334,8 @@ def test_our_own_server_is_killed_and_given_back_what_it_forgot(stuck, tried, mo
 
 
 LISTENS = """
-import socket
-with socket.create_server(("127.0.0.1", 0)) as server:
+import socket, sys
+with socket.create_server((sys.argv[1], int(sys.argv[2]))) as server:
     print(server.getsockname()[1], flush=True)
     server.accept()
 """
@@ -346,12 +346,25 @@ def test_only_a_process_of_a_stack_of_ours_is_its_own(of_stack):
     """Who listens behind the door, if our supervisor started it; nobody else's process, and no other machine's."""
     tag = {TAG: "somewhere"} if of_stack else {}
     environment = {name: value for name, value in os.environ.items() if name != TAG} | tag
-    with subprocess.Popen([sys.executable, "-c", LISTENS], env=environment, stdout=subprocess.PIPE) as listens:
+    command = [sys.executable, "-c", LISTENS, "127.0.0.1", "0"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as listens:
         assert listens.stdout is not None
         port = int(listens.stdout.readline())
         found, elsewhere = stop.owned(f"http://127.0.0.1:{port}"), stop.owned(f"http://proxy.example:{port}")
         listens.kill()
     assert (found.pid if found else None, elsewhere) == (listens.pid if of_stack else None, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only 127.0.0.1 is there")
+@pytest.mark.parametrize(("at", "door", "it"), [("127.0.0.2", "127.0.0.1", False), ("0.0.0.0", "127.0.0.1", True),
+                                                ("127.0.0.2", "localhost", True)])  # fmt: skip
+def test_who_listens_at_another_address_is_not_killed(at, door, it):
+    """Two stacks may have one port at two addresses: what is killed is what answers behind the door."""
+    command, environment = [sys.executable, "-c", LISTENS, at, "0"], {**os.environ, TAG: "somewhere"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as listens:
+        found = stop.owned(f"http://{door}:{int(listens.stdout.readline())}")
+        listens.kill()
+    assert (found is not None) == it
 
 
 def test_a_server_that_is_not_there_is_not_called_stuck():
