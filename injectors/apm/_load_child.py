@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -89,7 +90,10 @@ def renew(folder: Path) -> None:
 
 
 def running(folder: Path) -> list[psutil.Process]:
-    """Return the generators of `folder` that run, whichever process started them; another user's is none of ours."""
+    """Return the generators of `folder` that run, whichever process started them; another user's is none of ours.
+
+    Nor is what else names the folder: somebody may be reading what the generator says.
+    """
     for child in _started.get(str(folder), []):
         child.poll()  # reap it: a zombie does not run
     found = []
@@ -97,9 +101,13 @@ def running(folder: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             mine = process.pid != os.getpid() and process.uids().effective == os.geteuid()
-            if mine and any(part.startswith(inside) for part in process.cmdline()):
+            if mine and any(_is_ours(*words, inside) for words in pairwise(process.cmdline())):
                 found.append(process)
     return found
+
+
+def _is_ours(option: str, file: str, inside: str) -> bool:
+    return option == "-f" and file.startswith(inside) and file.endswith("locustfile.py")
 
 
 async def stop(folder: Path) -> None:

@@ -412,6 +412,21 @@ def test_a_receipt_that_names_another_folder_harms_nobody(tmp_path, monkeypatch,
         process.wait()
 
 
+def test_whoever_reads_what_a_generator_says_is_not_ended_with_it(tmp_path):
+    """`tail -f` on its output is somebody's, and no load that is left."""
+    folder = tmp_path / "sim-load-r1-1-0123456789abcdef"
+    (folder / "0").mkdir(parents=True)
+    said = folder / "0" / "out.log"
+    said.write_text("a word\n")
+    with subprocess.Popen(["tail", "-f", str(said)], stdout=subprocess.PIPE, start_new_session=True) as reader:
+        assert reader.stdout.readline() == b"a word\n"
+        found = child.running(folder)
+        asyncio.run(child.stop(folder))
+        ended = reader.poll()
+        reader.kill()
+    assert (found, ended) == ([], None)
+
+
 #: (what had ended the load when it was withdrawn, whether it was held)
 ENDS = [(None, True), ("end of the schedule", True), ("stopped", False), ("the lease ran out", False)]
 
