@@ -69,6 +69,11 @@ def held(home: Home) -> bool:
     return (home.folder / NOTE).exists()
 
 
+def disown(home: Home) -> None:
+    """Forget the containers of this stack: they are another's."""
+    (home.folder / NOTE).unlink(missing_ok=True)
+
+
 def clear(home: Home) -> None:
     """Remove every container, network and volume of the project, and read back that none is left.
 

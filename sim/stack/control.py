@@ -98,7 +98,10 @@ def names(places: Places) -> list[str]:
 def read(name: str, places: Places) -> tuple[State | None, bool]:
     """Return the recorded state of the stack `name` (None: none, or torn) and whether its supervisor is alive."""
     at = home(name, places)
-    return (at.read(), at.supervised()) if at.folder.is_dir() else (None, False)
+    if not at.folder.is_dir():
+        return None, False
+    state = at.read()
+    return (None, False) if _copied(at, state) else (state, at.supervised())
 
 
 def spec_path(target_stack: str, places: Places) -> Path:
@@ -326,6 +329,10 @@ def _take_down(at: Home, polite: bool) -> bool:
     Not polite: it knows already, its socket is closed.
     """
     state = at.read()
+    if _copied(at, state):
+        at.state.unlink(missing_ok=True)
+        compose.disown(at)
+        state = None
     known = set(procs.tagged(at.folder)) | (set() if state is None else {p for p in state.known() if p.alive()})
     anything = bool(known) or at.work.exists() or compose.held(at)
     if at.supervised():
@@ -354,6 +361,13 @@ def _end_supervisor(state: State | None, polite: bool) -> None:
     while time.monotonic() < deadline and not supervisor.stopped():  # a stopped one hears nothing
         if not procs.wait_gone([supervisor], _POLL_S):
             return
+
+
+def _copied(at: Home, state: State | None) -> bool:
+    """Say whether `state` came here with the copy of a project, and tells of a stack that is up elsewhere."""
+    if state is None or state.inode in (None, at.folder.stat().st_ino):
+        return False
+    return state.supervisor.alive()
 
 
 def _refuse_unseen(at: Home) -> None:

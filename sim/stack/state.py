@@ -62,6 +62,7 @@ class State(Record):
     spec: str
     spec_digest: str
     instance: str
+    inode: int | None = None  # of the stack's folder: a copy of the folder has another
     phase: Phase
     owned: bool
     pid: int

@@ -232,6 +232,7 @@ def main(argv: list[str]) -> int:
         spec=source,
         spec_digest=digest,
         instance=instance,
+        inode=home.folder.stat().st_ino,
         phase="starting",
         owned=True,
         pid=me.pid,

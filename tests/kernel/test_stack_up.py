@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -275,6 +276,26 @@ def test_a_stack_whose_supervisor_is_not_seen_is_left_as_it_is(here: Places, mon
     finally:
         os.close(lock)
     assert stack.down("default", here) is True
+
+
+@pytest.mark.parametrize("verb", ["down", "up"])
+def test_the_copy_of_a_project_ends_nothing_of_the_stack_that_was_up(here: Places, verb: str) -> None:
+    """What a copied folder says of processes and containers is said of another stack: its own is not up."""
+    first = stack.up(tiny(here.root), "first", here, owned=True, on_progress=print)
+    home = Home(here.stacks / "copy")
+    shutil.copytree(here.stacks / "first", home.folder)
+    (home.folder / "compose.json").write_text(json.dumps({"command": ["false"], "engine": "e", "project": "first's"}))
+    try:
+        assert stack.read("copy", here) == (None, False)
+        if verb == "down":
+            assert stack.down("copy", here) is True, "its data is there"
+            assert not home.work.exists()
+        else:
+            stack.up(here.root / "tiny.yaml", "copy", here, owned=True, on_progress=print).close()
+        assert stack.find("first", here) == first
+        assert not (home.folder / "compose.json").exists()
+    finally:
+        first.close()
 
 
 def profile(here: Places) -> Callable[..., Any]:
