@@ -118,19 +118,32 @@ class Home:
 
     def supervised(self) -> bool:
         """Say whether a supervisor of this stack is alive: it holds its lock as long as it lives."""
-        lock = try_lock(self.supervisor_lock)
+        lock = try_lock(self.supervisor_lock, shared=True)
         if lock is None:
             return True
         os.close(lock)
         return False
 
+    def supervise(self, timeout_s: float = 10.0) -> int | None:
+        """Take the supervisor's lock and return its descriptor; None when another supervisor is alive.
 
-def try_lock(path: Path) -> int | None:
-    """Take the lock at `path` and return its descriptor (closing it gives the lock back), or None if it is taken."""
+        Whoever asks whether one is alive has it for a moment, which on a busy machine may be a long one.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (lock := try_lock(self.supervisor_lock)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return lock
+
+
+def try_lock(path: Path, *, shared: bool = False) -> int | None:
+    """Take the lock at `path` and return its descriptor (closing it gives the lock back), or None if it is taken.
+
+    `shared`: others may have it at the same time, if they share it, too.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
         return None

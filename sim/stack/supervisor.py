@@ -29,7 +29,7 @@ from sim.stack.processes import Processes
 from sim.stack.procs import Proc
 from sim.stack.refs import Refs, resolve
 from sim.stack.spec import AnySpec, Gate, Spec, load
-from sim.stack.state import MAX_EVENTS, EventRecord, Home, Phase, State, try_lock
+from sim.stack.state import MAX_EVENTS, EventRecord, Home, Phase, State
 
 _TICK_STARTING_S = 0.05
 _TICK_S = 0.2
@@ -217,7 +217,7 @@ def main(argv: list[str]) -> int:
         os._exit(0)
     os.umask(0o077)
     home = Home(Path(folder))
-    lock = try_lock(home.supervisor_lock)
+    lock = home.supervise()
     if lock is None:
         print("another supervisor of this stack is alive", flush=True)
         return 1

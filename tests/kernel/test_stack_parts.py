@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -355,6 +356,40 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     os.close(first)
     with locked(tmp_path / "l", 0.0, "busy here"):
         assert try_lock(tmp_path / "l") is None
+
+
+def test_who_looks_for_a_supervisor_is_not_taken_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that lasts on a busy machine: another one sees no supervisor, and a supervisor waits for its end."""
+    home = Home(tmp_path)
+    looks = try_lock(home.supervisor_lock, shared=True)
+    assert looks is not None
+    assert not home.supervised()
+    assert home.supervise(0.0) is None
+    monkeypatch.setattr("time.sleep", lambda _: os.close(looks))
+    lock = home.supervise()
+    assert lock is not None
+    assert home.supervised()
+    os.close(lock)
+
+
+def test_a_supervisor_can_start_while_somebody_looks_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look of a `sim status` beside a `sim up` ends no start."""
+    from sim.stack import state, supervisor
+
+    home, reached = Home(tmp_path), RuntimeError("the lock was taken")
+
+    def loaded(_: Path) -> None:
+        assert home.supervised()
+        raise reached
+
+    looks = os.open(home.supervisor_lock, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(looks, fcntl.LOCK_EX)
+    monkeypatch.setattr(supervisor, "load", loaded)
+    monkeypatch.setattr("os.fork", lambda: 0)
+    monkeypatch.setattr("os.umask", lambda _: 0)
+    monkeypatch.setattr(state.time, "sleep", lambda _: os.close(looks))
+    with pytest.raises(RuntimeError, match="the lock was taken"):
+        supervisor.main([str(tmp_path), "s.yaml", "d", "i", "t", "0"])
 
 
 #: Starts a process with a mark in which its own pid occurs as text, as in the mark of anybody's with some luck; ends.
