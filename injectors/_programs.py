@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from sim.injector import InjectionError
 
 #: How long a program may take between SIGTERM and SIGKILL, seconds.
@@ -164,6 +166,10 @@ async def _asked_to_end(process: Process) -> None:
 
 
 def _kill(group: int, number: signal.Signals) -> None:
+    """Signal the group that our child led. A pid is not given away while a group goes by it, but after that it is."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if psutil.Process(group).ppid() != os.getpid():
+            return
     with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended; or it became another user's (sudo)
         os.killpg(group, number)
 

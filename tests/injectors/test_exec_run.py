@@ -7,6 +7,8 @@ import inspect
 import json
 import os
 import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -324,6 +326,29 @@ def test_only_what_start_leaves_behind_stays(tmp_path):
     assert shell(script) == Ended(0, "")
     assert ended(int(file.read_text()))
     assert dict(module.LIMITS_S) == {"start": 8, "verify": 4, "stop": 8, "gone": 4}
+
+
+def test_who_was_given_the_pid_of_a_program_that_ended_is_not_killed(monkeypatch):
+    """A look that left nothing behind: its group's number is free, and somebody else's the next moment."""
+    grandchild = "import subprocess; print(subprocess.Popen(['cat'], start_new_session=True).pid, flush=True)"
+    with subprocess.Popen([sys.executable, "-c", grandchild], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        stranger = int(parent.stdout.readline())
+        parent.wait()
+
+        class Gone:
+            pid, returncode = stranger, 0
+
+            async def wait(self):
+                return 0
+
+        async def started(*_):
+            return Gone()
+
+        monkeypatch.setattr(_programs, "_started", started)
+        assert shell("true") == Ended(0, "")
+        parent.stdin.write(b"there\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == b"there\n"
 
 
 def test_signals_are_as_by_default_whoever_starts_it():
