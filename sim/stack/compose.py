@@ -26,6 +26,7 @@ from sim.stack.child import ending, tail
 from sim.stack.errors import StackError
 from sim.stack.kinds import Desk, PortTaken
 from sim.stack.processes import read_result
+from sim.stack.procs import Proc
 from sim.stack.refs import Refs, render
 from sim.stack.spec import ComposeSpec, Once, compose_files, extra_files
 from sim.stack.state import Home, Phase, ProcessRecord, ProcessState
@@ -373,6 +374,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.returncode is not None and Proc.of(process.pid) is not None:
+        return  # nobody of the group is left, or its number would not have been given to somebody else
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of the group is left (macOS: but zombies)
         os.killpg(process.pid, number)
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -450,6 +451,17 @@ def test_a_plugin_does_not_outlive_dockers_client(tmp_path: Path) -> None:
     compose.end(client)
     assert psutil.wait_procs([plugin], 10)[1] == []
     compose.end(client)
+
+
+def test_who_was_given_the_pid_of_a_compose_that_ended_is_not_killed() -> None:
+    """What is killed after its end is what it left of its group, and nobody who goes by its number now."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, start_new_session=True) as stranger:
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        ended.pid = stranger.pid
+        compose._signal(ended, signal.SIGKILL)
+        stranger.communicate()
+    assert stranger.returncode == 0
 
 
 def test_what_compose_says_is_read_in_both_its_forms() -> None:
