@@ -25,6 +25,10 @@ VARIABLE = "SIM_MACHINE_DIR"
 
 LEVER = "HALT"
 
+#: Where the folder is, unless it is named: not where TMPDIR says, which differs between users, shells and services of
+#: one machine. Who pulled the lever in one of these would be told that no run is at work, and another's would go on.
+COMMON = Path("/tmp")  # noqa: S108 - what is in it is checked
+
 #: A lock that is only being looked at (`held`) is free again within this, seconds; tried so many times.
 TRY_S, TRIES = 0.02, 5
 
@@ -61,8 +65,10 @@ def folder() -> Path:
 
     A folder that is there already keeps its permissions: it may be somebody's home. Raises `MachineError`.
     """
-    path = Path(os.environ.get(VARIABLE) or Path(tempfile.gettempdir()) / "sim.machine")
+    path = Path(os.environ.get(VARIABLE) or COMMON / "sim.machine")
     try:
+        if not os.environ.get(VARIABLE) and not (path.exists() or os.access(COMMON, os.W_OK | os.X_OK)):
+            path = Path(tempfile.gettempdir()) / path.name
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
             path.chmod(0o1777)  # not by mkdir, which the umask would bend

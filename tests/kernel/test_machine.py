@@ -58,6 +58,37 @@ def test_a_lock_is_free_again_when_its_holder_lets_go(shared: Path) -> None:
     second.release()
 
 
+#: Says why it is halted, and takes a target.
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from sim import machine
+machine.COMMON = Path(sys.argv[1])
+print(machine.halted(), flush=True)
+machine.hold("mbp", "one", "r")
+"""
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_lever_halts_whoever_has_a_tmpdir_of_his_own(tmp_path: Path, monkeypatch: Any, writable: bool) -> None:
+    """A service, a user or a shell with a TMPDIR of its own is halted, and shut out, with all others of the machine."""
+    common, own = tmp_path / "common", tmp_path / "own"
+    common.mkdir()
+    own.mkdir()
+    monkeypatch.setattr(machine, "COMMON", common if writable else tmp_path / "gone")
+    monkeypatch.delenv(machine.VARIABLE)
+    monkeypatch.setattr("tempfile.tempdir", str(common))
+    first = hold("mbp", "one", "run-1")
+    machine.halt("fire")
+    environment = {**os.environ, "TMPDIR": str(own if writable else common)}
+    command = [sys.executable, "-c", ELSEWHERE, str(machine.COMMON)]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert said.stdout == "fire\n"
+    assert "run run-1" in said.stderr.splitlines()[-1]
+    assert machine.release()
+    first.release()
+
+
 def test_instances_and_targets_do_not_lock_each_other_out(shared: Path) -> None:
     """The key is target and instance, and where one ends and the other begins is not left to chance."""
     holds = [hold(*names, f"run {names}") for names in (("a", "b"), ("a", "c"), ("ab", ""), ("", "ab"))]
