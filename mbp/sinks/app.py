@@ -22,6 +22,9 @@ from mbp.sinks.store import KeyReused, Message, Store
 #: The number of a ticket: what fits a row.
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
+#: How deep a body may be nested: what is deeper is no notification, and answers must be able to show it.
+DEPTH_LIMIT = 100
+
 CHANNELS = ("slack", "oncall", "email", "tickets")
 _SEVERITIES = ("critical", "error", "warning", "info")
 
@@ -78,11 +81,32 @@ def build(sinks: Sinks, smtp_port: int | None = None) -> FastAPI:
     return app
 
 
+def _shown(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body. Raises `ApiError` 400 also for what could be kept and never shown.
+
+    One such message would hide all that was received with it: an answer in UTF-8 holds no half character, and one that
+    is nested too deeply is not written.
+    """
+    value = json_object(raw)
+    left: list[tuple[int, Any]] = [(1, value)]
+    while left:
+        depth, each = left.pop()
+        if depth > DEPTH_LIMIT:
+            raise ApiError(400, "malformed", f"the body is nested deeper than {DEPTH_LIMIT} levels")
+        if isinstance(each, str) and any("\ud800" <= letter <= "\udfff" for letter in each):
+            raise ApiError(400, "invalid", "a text of the body has half a character (a lone surrogate)")
+        if isinstance(each, dict):
+            left += [(depth + 1, part) for pair in each.items() for part in pair]
+        elif isinstance(each, list):
+            left += [(depth + 1, part) for part in each]
+    return value
+
+
 def _notifications(app: FastAPI, sinks: Sinks) -> None:
     @app.post("/slack")
     async def slack(request: Request) -> Response:
         raw = await request.body()
-        payload = json_object(raw)
+        payload = _shown(raw)
         channel = text_field(payload, "channel", 80)
         if not payload.get("text") and not payload.get("attachments") and not payload.get("blocks"):
             raise ApiError(400, "invalid", "one of text, attachments and blocks must be there and not empty")
@@ -93,7 +117,7 @@ def _notifications(app: FastAPI, sinks: Sinks) -> None:
     async def enqueue(request: Request) -> Response:
         raw = await request.body()
         try:
-            payload = json_object(raw)
+            payload = _shown(raw)
             key = _event(payload)
         except ApiError as error:
             # PagerDuty's own shape, and the platform's beside it.
@@ -127,7 +151,7 @@ def _tickets(app: FastAPI, sinks: Sinks) -> None:
     @app.post("/tickets")
     async def open_ticket(request: Request) -> JSONResponse:
         raw = await request.body()
-        body = json_object(raw)
+        body = _shown(raw)
         key = request.headers.get("Idempotency-Key", "")
         if not 1 <= len(key) <= 255:
             raise ApiError(400, "invalid", "Idempotency-Key: the header must be there, with 1 to 255 characters")
@@ -146,7 +170,7 @@ def _tickets(app: FastAPI, sinks: Sinks) -> None:
     @app.patch("/tickets/{number}")
     async def set_ticket(number: Number, request: Request) -> JSONResponse:
         raw = await request.body()
-        body = json_object(raw)
+        body = _shown(raw)
         if set(body) != {"state"} or body["state"] not in ("open", "closed"):
             raise ApiError(400, "invalid", 'the body must be {"state": "open"} or {"state": "closed"}')
         return _found(await sinks.desk.do(lambda: sinks.store.set_ticket(number, body["state"], raw)), number)

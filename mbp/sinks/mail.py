@@ -27,9 +27,10 @@ Keep = Callable[[list[Message]], Awaitable[object]]
 def readable(raw: bytes, sender: str, recipients: list[str]) -> dict[str, Any]:
     """Return a message as the sinks show it; total: what cannot be decoded is shown with replacement characters."""
     parsed = BytesParser(EmailMessage, policy=policy.default).parsebytes(raw)
+    sender, recipients = _text_of(sender), [_text_of(each) for each in recipients]
     headers: dict[str, str] = {}
     for name, value in parsed.raw_items():
-        shown = _header(parsed, name, str(value))
+        name, shown = _text_of(name), _header(parsed, name, str(value))
         headers[name] = f"{headers[name]}, {shown}" if name in headers else shown
     return {"from": sender, "to": recipients, "headers": headers, "text": _text(parsed, raw)}
 
@@ -39,7 +40,7 @@ def _header(parsed: EmailMessage, name: str, value: str) -> str:
         decoded = str(parsed.policy.header_fetch_parse(name, value))
     except (MessageError, ValueError, LookupError, IndexError, AttributeError):
         decoded = value  # the header parser trips over some malformed addresses: what was sent is shown then
-    return decoded.encode("utf-8", "replace").decode("utf-8")
+    return _text_of(decoded)
 
 
 def _text(parsed: EmailMessage, raw: bytes) -> str:
@@ -51,7 +52,12 @@ def _text(parsed: EmailMessage, raw: bytes) -> str:
     except (LookupError, ValueError, MessageError):
         content = raw.decode("utf-8", "replace")
     text = content if isinstance(content, str) else str(content)
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return _text_of(text)
+
+
+def _text_of(given: str) -> str:
+    """Return what can be shown of a text that may hold bytes which are none, as the mail library keeps them."""
+    return given.encode("utf-8", "replace").decode("utf-8")
 
 
 class _Handler:

@@ -229,3 +229,51 @@ def test_any_bytes_are_readable_as_a_mail(raw: bytes) -> None:
     shown = mail.readable(raw, "a", ["b"])
     assert set(shown) == {"from", "to", "headers", "text"}
     assert json.loads(json.dumps(shown).encode()) == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/slack", {"channel": "#a", "text": "\ud800"}),
+        ("/slack", {"channel": "#a", "text": "x", "attachments": [{"\udfff": 1}]}),
+        ("/v2/enqueue", {**PAGER, "payload": {**PAGER["payload"], "summary": "\ud800"}}),
+        ("/tickets", {**TICKET, "more": {"deep": ["\ud800"]}}),
+    ],
+)
+def test_half_a_character_is_refused_so_that_what_was_received_can_always_be_shown(
+    tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    """JSON may hold half a character, an answer in UTF-8 may not: one such message would hide all the others."""
+
+    async def story(http: httpx.AsyncClient, _: Sinks) -> None:
+        assert (await http.post("/slack", json={"channel": "#a", "text": "before"})).status_code == 200
+        answer = await http.post(path, content=json.dumps(body), headers={"Idempotency-Key": "t1"})
+        assert (answer.status_code, "half a character" in answer.json()["detail"]) == (400, True)
+        shown = (await http.get("/received")).json()
+        assert [row["payload"]["text"] for row in shown["rows"]] == ["before"]
+        assert (await http.get("/tickets")).json() == {"rows": []}
+
+    play(tmp_path, story)
+
+
+def test_what_is_nested_deeper_than_can_be_shown_is_refused(tmp_path: Path) -> None:
+    """However deep a body is: it is refused, or it is shown."""
+
+    async def story(http: httpx.AsyncClient, _: Sinks) -> None:
+        taken = 0
+        for depth in (10, 60, *range(100, 1000, 20)):
+            text = '{"channel": "#a", "text": ' + "[" * depth + "1" + "]" * depth + "}"
+            answer = await http.post("/slack", content=text)
+            assert answer.status_code in (200, 400)
+            taken += answer.status_code == 200
+            shown = await http.get("/received")
+            assert (shown.status_code, len(shown.json()["rows"])) == (200, taken), depth
+        assert 2 <= taken < 10
+
+    play(tmp_path, story)
+
+
+def test_a_sender_that_is_no_text_hides_no_mail() -> None:
+    """What an SMTP client says in MAIL FROM is bytes; those that are no UTF-8 are shown as such."""
+    assert mail.readable(b"Subject: x\r\n\r\nhi", "\udcff@b", ["\udcff@c"])["from"] == "?@b"
+    json.dumps(mail.readable(b"\r\nhi", "\udcff@b", ["\udcff@c"]), ensure_ascii=False).encode()
