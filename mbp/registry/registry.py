@@ -111,7 +111,8 @@ class Registry:
 
     def schema(self, number: int) -> tuple[Kind, str]:
         """Return the schema with that id. Raises :class:`Refused` 40403."""
-        found = self.store.schema(number)
+        # A number that fits no row is nobody's.
+        found = self.store.schema(number) if 0 <= number < 2**63 else None
         if found is None:
             raise Refused(404, 40403, "schema_not_found", f"Schema {number} not found")
         return found

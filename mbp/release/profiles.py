@@ -24,7 +24,7 @@ _NAME = re.compile(r"(\d{6})-(stable|candidate)\.txt")
 class ProfileBody(Wire):
     """A request to profile the release that serves most, for so long."""
 
-    seconds: Annotated[float, Field(ge=1, le=10, strict=False)] = 2.0
+    seconds: Annotated[float, Field(ge=1, le=10)] = 2.0
     reason: Reason = ""
 
 

@@ -29,9 +29,9 @@ class ThrottleBody(Wire):
     ``ttl_s`` seconds after it the throttle ends by itself.
     """
 
-    rps: Annotated[float, Field(gt=0, le=100_000, strict=False)] | None = None
+    rps: Annotated[float, Field(gt=0, le=100_000)] | None = None
     throttled: bool | None = None
-    ttl_s: Annotated[float, Field(gt=0, le=86_400, strict=False)] | None = None
+    ttl_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     reason: Reason = ""
 
     @model_validator(mode="after")
@@ -39,6 +39,8 @@ class ThrottleBody(Wire):
         """Refuse a body that says both or nothing."""
         if len({"rps", "throttled"} & self.model_fields_set) != 1:
             raise ValueError("give either rps or throttled")
+        if self.throttled is None and "throttled" in self.model_fields_set:
+            raise ValueError("throttled is true or false")
         return self
 
 
@@ -46,7 +48,7 @@ class ShadowBody(Wire):
     """A request to shadow journeys: a ``share`` (0 to 1) of each; no journeys: none."""
 
     journeys: list[Journey]
-    share: Annotated[float, Field(ge=0, le=1, strict=False)] = 1.0
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
     reason: Reason = ""
 
 

@@ -140,7 +140,13 @@ def test_a_throttle_is_put_back_as_it_was_last(life):
     assert len(life.events()) == 3
 
 
-@pytest.mark.parametrize("body", [{}, {"rps": 0}, {"rps": 1, "throttled": True}, {"rps": "x"}, {"rps": 1, "ttl_s": 0}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"rps": 0}, {"rps": 1, "throttled": True}, {"rps": "x"}, {"rps": 1, "ttl_s": 0}, {"rps": True},
+        {"rps": "5"}, {"rps": 1, "ttl_s": True}, {"throttled": None}, {"throttled": "on"},
+    ],
+)  # fmt: skip
 def test_a_throttle_that_is_none_is_refused(life, body):
     """422, and nothing changed."""
     assert life.ask("PUT", "/release/throttle", json=body).status_code == 422
