@@ -155,11 +155,12 @@ def select(
     unique = list({(each.file.resolve(), each.name): each for each in found}.values())
     if tags:
         wanted = set(tags)
-        kept = [each for each in unique if wanted & set(tags_of(each.name, each.exercise, target))]
-        if not kept:
-            every = sorted({tag for each in unique for tag in tags_of(each.name, each.exercise, target)})
-            raise _nothing(f"no exercise has the tag {' or '.join(map(repr, tags))}", listing(every, "tags there are"))
-        unique = kept
+        every = {tag for each in unique for tag in tags_of(each.name, each.exercise, target)}
+        # Exercises that were named may do without one of the tags; of all there are, a tag that none has is misspelt.
+        if (missing := [tag for tag in tags if tag not in every]) and not (selectors and wanted & every):
+            hint = listing(sorted(every), "tags there are")
+            raise _nothing(f"no exercise has the tag {' or '.join(map(repr, missing))}", hint)
+        unique = [each for each in unique if wanted & set(tags_of(each.name, each.exercise, target))]
     if not unique:
         hint = listing(sorted(shelf.by_name()), "exercises there are")
         raise _nothing("nothing selected: give NAME, FILE, FILE::NAME, --tag TAG or --all", hint)

@@ -60,6 +60,19 @@ class Summary:
         return f"{counts['passed']} of {len(self.runs)} passed{rest}; total {took}, exit code {self.exit_code}"
 
 
+def with_the_rest(
+    wanted: Sequence[tuple[str, int]], ran: Sequence[Ran], code: int, reasons: tuple[str, ...]
+) -> tuple[Ran, ...]:
+    """Return what ran, and beside it what did not, in the order of `wanted`: exercises, and how often each."""
+    left: Counter[str] = Counter()
+    for name, times in wanted:
+        left[name] += times
+    left.subtract(run.exercise for run in ran)
+    order = list(left)
+    rest = [Ran(name, "not run", code, reasons=reasons) for name in left.elements()]
+    return tuple(sorted([*ran, *rest], key=lambda run: order.index(run.exercise)))
+
+
 def text(summary: Summary) -> str:
     """Return the summary for people, with a newline at its end."""
     widths = [max(len(cell) for cell in cells) for cells in zip(*map(_cells, summary.runs), strict=True)]

@@ -105,7 +105,7 @@ def command(
 
 def _all(found: Asked, options: Options) -> int:
     """Run what can run, sum up, and return the exit code."""
-    from sim.cli._many import Ran, Summary
+    from sim.cli._many import Ran, Summary, with_the_rest
     from sim.judge import worst_exit
     from sim.refusal import Refusal
 
@@ -128,13 +128,10 @@ def _all(found: Asked, options: Options) -> int:
     except Exception as error:  # noqa: BLE001 - raised again below: what ran until then is summed up all the same
         trouble, refused = error, error.exit_code if isinstance(error, Refusal) else 7
     code = worst_exit([refused, *(each.exit_code for each in [*invalid, *ran])])
-    order = [each.selected.name for each in found.exercises]
-    whole = [*invalid, *ran]
+    wanted = [(each.selected.name, each.plan.repeat if each.plan else 1) for each in found.exercises]
     why = (str(trouble) or type(trouble).__name__,) if trouble else ()
-    known = {each.exercise for each in whole}
-    whole += [Ran(name, "not run", code, reasons=why) for name in order if name not in known]
-    whole.sort(key=lambda each: order.index(each.exercise))
-    _sum_up(found, Summary(tuple(whole), code, time.monotonic() - begun), options)
+    whole = with_the_rest(wanted, [*invalid, *ran], code, why)
+    _sum_up(found, Summary(whole, code, time.monotonic() - begun), options)
     if trouble is not None:
         raise trouble
     return code
@@ -365,18 +362,22 @@ def _render(found: Asked, folder: Path, options: Options) -> None:
     for name in dict.fromkeys([*REPORTS, *options.reports]):
         report = found.catalogue.report(name)
         shown[name] = report.render(run)
-        (folder / report.file).write_text(shown[name], encoding="utf-8")
+        if not _written(f"the report {name}", str(folder / report.file), shown[name]):
+            with contextlib.suppress(OSError):  # half a report would be read as a whole one
+                (folder / report.file).unlink()
     for name, path in options.reports.items():
         _written(f"the report {name}", path, shown[name])
     if options.form == "text" or not options.many:
         _printed(shown["json" if options.form == "json" else "terminal"], f"it is in {_near(folder)}")
 
 
-def _written(what: str, path: str, text: str) -> None:
+def _written(what: str, path: str, text: str) -> bool:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         click.echo(f"{what} could not be written to {path}: {error.strerror}", err=True)
+        return False
+    return True
 
 
 def _printed(text: str, instead: str = "the runs lie in their folders") -> None:

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from sim.catalogue import catalogue
 from sim.cli import cli
+from sim.cli import run as run_verb
+from sim.cli._many import Ran
+from sim.cli._resolved import Asked
 from sim.log import canonical
 from sim.refusal import Refusal
 from tests.kernel.scripted import Script, bent, play
@@ -186,6 +190,8 @@ exercises:
     tags: [d3]
 """
 
+OPTIONS = run_verb.Options("default", False, None, "text", False, {}, {}, {}, None, None)
+
 FINE = "exercises:\n  fine:\n    inject: events.delay('resolution_finished', hours=1)\n    expect: gate=='blocked'\n"
 
 
@@ -253,6 +259,42 @@ def test_what_ends_the_command_leaves_a_summary_all_the_same(files: Path, monkey
     assert (code, err.strip()) == (3, "error: no free port")
     assert "## 0 of 1 passed, 1 not run; total" in (files / "all.md").read_text()
     assert 'message="not run: no free port"' in (files / "all.xml").read_text()
+
+
+def test_each_run_that_was_not_made_is_named(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one of that name has run: two files may call an exercise the same, and one may be repeated."""
+
+    def halted(*args: Any) -> int:
+        args[3].append(Ran("fine", "aborted", 143))
+        return 0
+
+    monkeypatch.setattr("sim.cli.run._on_stack", halted)
+    (files / "fine.yaml").write_text(FINE)
+    (files / "more.yaml").write_text(FINE + "    repeat: 2\n")
+    code, out, _ = verb("run", "fine.yaml", "more.yaml", "--target", "bare", "--junit", "all.xml")
+    assert (code, out.splitlines()[1].partition(" total")[0]) == (
+        143, "SUMMARY: 0 of 3 passed, 1 aborted, 2 not run;",
+    )  # fmt: skip
+    assert (files / "all.xml").read_text().count("<testsuite ") == 3
+
+
+def test_every_tag_is_on_something(files: Path) -> None:
+    """A tag that is misspelt beside another would leave out its exercises, and the rest would pass for all."""
+    code, _, err = verb("run", "--tag", "d3", "--tag", "d44", "--target", "bare")
+    assert (code, err.splitlines()[0]) == (5, "error: no exercise has the tag 'd44'")
+    assert verb("run", "wrong", "--tag", "d3", "--tag", "d44", "--target", "bare")[0] == 3  # named, and has one of them
+
+
+def test_a_report_that_cannot_be_written_costs_the_report_alone(project: Path, capsys: Any) -> None:
+    """The run is over and judged: what it came to is told, the other reports are there, nothing is half there."""
+    folder = project / "good"
+    (folder / "report.junit.xml").mkdir()
+    run_verb._render(Asked(None, catalogue(), None, Path(), ()), folder, OPTIONS)  # type: ignore[arg-type]
+    out, err = capsys.readouterr()
+    assert (out.splitlines()[0], "report.junit.xml" in err) == ("PASSED: drill on scripted, live, n=1", True)
+    assert sorted(each.name for each in folder.glob("report.*") if each.is_file()) == [
+        "report.json", "report.md", "report.txt",
+    ]  # fmt: skip
 
 
 RUN_ONLY = [
