@@ -9,12 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-import avro.schema
-from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
-from avro.errors import AvroException
-
-from mbp.registry import jsonschema_compat
-from mbp.registry.jsonschema_document import Unreadable, canonical, load, load_json
+from mbp.registry import avro_schema, jsonschema_compat
+from mbp.registry.jsonschema_document import canonical, load, load_json
 
 Mode = Literal[
     "NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"
@@ -28,33 +24,15 @@ def normal(kind: Kind, text: str) -> str:
     """Return the one text by which equal schemas of a kind are known. Raises :class:`Unreadable`."""
     if kind == "JSON":
         return load(text).text
-    _avro(text)
+    avro_schema.parse(text)
     return canonical(load_json(text))
-
-
-def _avro(text: str) -> avro.schema.Schema:
-    load_json(text)  # bounded and strict before the Avro parser sees it
-    try:
-        return avro.schema.parse(text, validate_enum_symbols=True)
-    except (AvroException, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise Unreadable(f"not an Avro schema: {error}") from None
 
 
 def reads(kind: Kind, reader: str, writer: str) -> list[str]:
     """Return why `reader` may not read what `writer` wrote; empty when it is certain that it can."""
     if kind == "JSON":
         return jsonschema_compat.differences(writer, reader)
-    try:
-        checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
-        found = checker.get_compatibility(_avro(reader), _avro(writer))
-    except Unreadable as error:
-        return [f"unreadable: {error}"]
-    except (AvroException, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        return [f"undecidable: {type(error).__name__}: {error}"]
-    if found.compatibility == SchemaCompatibilityType.compatible:
-        return []
-    places = [f"{place}: {message}" for place, message in zip(found.locations, found.messages, strict=False)]
-    return places or ["the reader cannot read what the writer wrote"]
+    return avro_schema.differences(reader, writer)
 
 
 def incompatibilities(new: tuple[Kind, str], earlier: Sequence[tuple[Kind, str]], mode: Mode) -> list[str]:

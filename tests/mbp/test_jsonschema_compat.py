@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft4Validator, Draft7Validator
 
 from mbp.registry import jsonschema_objects
-from mbp.registry.compatibility import incompatibilities, reads
+from mbp.registry.compatibility import incompatibilities, normal, reads
 from mbp.registry.jsonschema_compat import STEPS, differences
 from mbp.registry.jsonschema_document import Unreadable, load
 from mbp.registry.jsonschema_objects import matches
@@ -259,6 +259,94 @@ def test_avro_that_cannot_be_read_is_incompatible(text):
     """With everything."""
     assert [each.partition(":")[0] for each in reads("AVRO", text, '"string"')] == ["unreadable"] or text == "[]"
     assert reads("AVRO", text, '"string"')
+
+
+def avro_record(*fields):
+    """Return the text of an Avro record."""
+    return json.dumps({"type": "record", "name": "r", "fields": list(fields)})
+
+
+def named(kind, **more):
+    """Return an Avro type of the name `n`."""
+    return {"type": kind, "name": "n", **more}
+
+
+IN_RECORD = named("record", fields=[{"name": "y", "type": "int"}])
+
+
+@pytest.mark.parametrize(
+    ("type_", "default"),
+    [
+        ("null", 0), ("boolean", "true"), ("boolean", 1), ("int", "s"), ("int", 1.5), ("int", 2**31), ("int", True),
+        ("int", None), ("long", 2**63), ("float", "1"), ("double", True), ("string", 1), ("bytes", "\u0100"),
+        (named("fixed", size=2), "a"), (named("enum", symbols=["A"]), "B"), ({"type": "array", "items": "int"}, {}),
+        ({"type": "array", "items": "int"}, ["a"]), ({"type": "map", "values": "int"}, {"a": None}),
+        (["int", "null"], None), (IN_RECORD, {}), (IN_RECORD, {"y": "s"}), (IN_RECORD, 1),
+    ],
+)  # fmt: skip
+def test_an_avro_default_that_is_none_of_its_type_fills_nothing_in(type_, default):
+    """A reader who meets old data without the field would fail over it: no successor of anything."""
+    new = avro_record({"name": "x", "type": type_, "default": default})
+    assert incompatibilities(("AVRO", new), [("AVRO", avro_record())], "BACKWARD")
+    with pytest.raises(Unreadable, match=r"default of r\.x"):
+        normal("AVRO", new)
+
+
+def test_avro_defaults_deep_inside_are_looked_at():
+    """Below arrays, maps, unions and records of records; a record that holds itself comes to an end."""
+    inner = {"type": "record", "name": "n", "fields": [{"name": "y", "type": "int", "default": None}]}
+    for within in ({"type": "array", "items": inner}, {"type": "map", "values": inner}, ["null", inner], inner):
+        with pytest.raises(Unreadable, match=r"default of n\.y"):
+            normal("AVRO", avro_record({"name": "x", "type": within}))
+    assert normal("AVRO", avro_record({"name": "x", "type": ["null", "r"], "default": None}))
+
+
+@pytest.mark.parametrize(
+    ("type_", "default"),
+    [
+        ("null", None), ("int", -(2**31)), ("long", 2**63 - 1), ("float", 1), ("double", 1.5), ("string", ""),
+        ("bytes", "\u00ff"), (named("fixed", size=1), "a"), (named("enum", symbols=["A"]), "A"),
+        (["null", "int"], None), ({"type": "array", "items": ["int", "null"]}, [1]), ({"type": "map", "values": "int"}, {"a": 1}),
+        (IN_RECORD, {"y": 1}), (named("record", fields=[{"name": "y", "type": "int", "default": 1}]), {}),
+    ],
+)  # fmt: skip
+def test_an_avro_default_of_its_type_fills_in(type_, default):
+    """So the field may be added."""
+    new = avro_record({"name": "x", "type": type_, "default": default})
+    assert incompatibilities(("AVRO", new), [("AVRO", avro_record())], "BACKWARD") == []
+
+
+TIME = {"type": "long"}
+
+
+def decimal(kind="bytes", precision=4, **more):
+    """Return an Avro decimal."""
+    return {"type": kind, "logicalType": "decimal", "precision": precision, **more}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "compatible"),
+    [
+        (decimal(scale=2), decimal(scale=3), False),
+        (decimal(scale=2), decimal(precision=5, scale=2), False),
+        (decimal(), decimal(scale=0), True),
+        (decimal("fixed", name="n", size=4), decimal("fixed", name="n", size=4, scale=1), False),
+        (
+            {"type": "long", "logicalType": "timestamp-millis"},
+            {"type": "long", "logicalType": "timestamp-micros"},
+            False,
+        ),
+        ({"type": "int", "logicalType": "date"}, TIME | {"logicalType": "time-micros"}, False),
+        ({"type": "int", "logicalType": "date"}, "int", True),
+        ("int", {"type": "int", "logicalType": "date"}, True),
+        ({"type": "string", "logicalType": "uuid"}, {"type": "string", "logicalType": "uuid"}, True),
+    ],
+)
+@pytest.mark.parametrize("within", [lambda it: it, lambda it: ["null", it], lambda it: {"type": "array", "items": it}])
+def test_the_same_avro_bytes_that_mean_something_else_are_incompatible(old, new, compatible, within):
+    """A decimal of another scale, a time in another unit: they can be read, and every value is wrong."""
+    was, now = (avro_record({"name": "x", "type": within(each)}) for each in (old, new))
+    assert (incompatibilities(("AVRO", now), [("AVRO", was)], "BACKWARD") == []) is compatible
 
 
 # -- properties -------------------------------------------------------------------------------------------------------
