@@ -306,8 +306,9 @@ def test_avro_defaults_deep_inside_are_looked_at():
     [
         ("null", None), ("int", -(2**31)), ("long", 2**63 - 1), ("float", 1), ("double", 1.5), ("string", ""),
         ("bytes", "\u00ff"), (named("fixed", size=1), "a"), (named("enum", symbols=["A"]), "A"),
-        (["null", "int"], None), ({"type": "array", "items": ["int", "null"]}, [1]), ({"type": "map", "values": "int"}, {"a": 1}),
-        (IN_RECORD, {"y": 1}), (named("record", fields=[{"name": "y", "type": "int", "default": 1}]), {}),
+        (["null", "int"], None), ({"type": "array", "items": ["int", "null"]}, [1]),
+        ({"type": "map", "values": "int"}, {"a": 1}), (IN_RECORD, {"y": 1}),
+        (named("record", fields=[{"name": "y", "type": "int", "default": 1}]), {}),
     ],
 )  # fmt: skip
 def test_an_avro_default_of_its_type_fills_in(type_, default):
