@@ -16,7 +16,7 @@ from mbp.release.store import Setting, Store
 
 AT_REST: dict[str, dict[str, Any]] = {
     "mode": {"mode": "normal"},
-    "throttle": {"on": False, "rps": None, "until": None},
+    "throttle": {"on": False, "rps": None, "until": None, "ttl_s": None},
     "shadow": {"journeys": [], "share": 0},
 }
 
@@ -74,7 +74,7 @@ class Switches:
         setting = self._settings[name]
         shown = dict(setting.value)
         if name == "throttle":
-            until = shown.pop("until")
+            until = shown["until"]
             on = self.throttled
             shown = {
                 "throttled": on,
@@ -87,6 +87,8 @@ class Switches:
         """Set a switch inside the store's transaction; setting what already is leaves no row."""
         before = self._settings[name]
         if name == "throttle":
+            if value.get("throttled", False) and self.throttled and value.get("ttl_s") is None:
+                return self.show(name)  # on already, until its end
             value = self._throttle(value)
             if not value["on"] and not self.throttled:
                 return self.show(name)
@@ -102,13 +104,14 @@ class Switches:
         self.set("throttle", {"throttled": False}, reason, key)
 
     def _throttle(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Return what is to be stored: a rate for so long, or on (as it was last) or off."""
+        """Return what is to be stored: a rate for so long, or on (at the last rate, for as long as last) or off."""
         last = self._settings["throttle"].value
-        rps = asked.get("rps")
+        rps, ttl_s = asked.get("rps"), asked.get("ttl_s")
         on = bool(asked.get("throttled", rps is not None)) and (rps or last["rps"]) is not None
-        ttl_s = asked.get("ttl_s")
+        if rps is None and ttl_s is None:
+            ttl_s = last.get("ttl_s")  # a file of before has none
         until = self._wall() + ttl_s if on and ttl_s is not None else None
-        return {"on": on, "rps": rps or last["rps"], "until": until}
+        return {"on": on, "rps": rps or last["rps"], "until": until, "ttl_s": ttl_s}
 
     def admit(self, now: float) -> bool:
         """Tell whether a request that comes at monotonic second ``now`` may pass."""

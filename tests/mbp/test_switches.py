@@ -121,7 +121,8 @@ def test_putting_the_release_back_lifts_the_throttle(life):
     life.ask("POST", "/release/rollback", json={"reason": "hook"})
     assert life.ask("GET", "/release").json()["throttled"] is True
     assert life.ask("PUT", "/release/status", json={"status": "candidate"}).json()["throttled"] is False
-    off, on = {"on": False, "rps": None, "until": None}, {"on": True, "rps": 200.0, "until": None}
+    off = {"on": False, "rps": None, "until": None, "ttl_s": None}
+    on = {**off, "on": True, "rps": 200.0}
     events = life.events()
     assert [events[0], events[2]] == [
         ("throttle", off, on, "hook"),
@@ -138,6 +139,22 @@ def test_a_throttle_is_put_back_as_it_was_last(life):
         assert life.ask("PUT", "/release/throttle", json={"throttled": False}).json()["rps"] is None
     assert life.ask("PUT", "/release/throttle", json={"throttled": True}).json()["rps"] == 5
     assert len(life.events()) == 3
+
+
+@pytest.mark.parametrize("ended", ["by its time", "with the status"])
+def test_a_throttle_that_was_to_end_is_put_back_to_end(life, ended):
+    """For as long as it was given last: what is put back after an exercise must not outlive what was there before."""
+    life.ask("PUT", "/release/throttle", json={"rps": 5, "ttl_s": 300})
+    life.clocks.now += 300 if ended == "by its time" else 10
+    life.ask("PUT", "/release/status", json={"status": "stable"})
+    assert life.ask("GET", "/release").json()["throttled"] is False
+    assert life.ask("PUT", "/release/throttle", json={"throttled": True}).json()["throttled"] is True
+    rows = len(life.events())
+    life.clocks.now += 200
+    shown = life.ask("PUT", "/release/throttle", json={"throttled": True}).json()
+    assert (shown["throttled"], shown["rps"], len(life.events())) == (True, 5, rows)  # as it is already: no longer
+    life.clocks.now += 100
+    assert life.ask("GET", "/release").json()["throttled"] is False
 
 
 @pytest.mark.parametrize(
