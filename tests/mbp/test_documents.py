@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from expectations._promtext import words
 from mbp.hooks.table import load
@@ -93,3 +94,14 @@ def test_every_runbook_is_there() -> None:
             text = page.read_text(encoding="utf-8")
             told = [alert.name, hook.owner, name, *(action.name for action in hook.actions)]
             assert [each for each in told if each not in text] == [], alert.runbook
+
+
+def test_every_runbook_of_the_platforms_own_rules_is_there() -> None:
+    """Those beside the table: the page names each alert and whom it tells."""
+    rules = yaml.safe_load((ROOT / "mbp/ops/prom/platform.rules.yaml").read_text(encoding="utf-8"))
+    found = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    assert len(found) >= 3
+    for rule in found:
+        page = (ROOT / rule["annotations"]["runbook"]).read_text(encoding="utf-8")
+        heads = [line for line in page.splitlines() if line.startswith("## ") and rule["alert"] in line]
+        assert [rule["labels"]["owner"] in head for head in heads] == [True], rule["alert"]
