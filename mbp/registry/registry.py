@@ -144,8 +144,7 @@ class Registry:
 
         Raises :class:`Refused` 42201 when it cannot be read and 409 when it breaks the subject's level.
         """
-        if not _SUBJECT.fullmatch(subject):
-            raise Refused(422, 42208, "invalid_subject", f"The specified subject '{subject:.80}' is not a valid.")
+        self._check_name(subject)
         hashed = self._hash(kind, text)
         earlier = self.store.versions(subject)
         held = self._held(earlier, hashed)
@@ -220,7 +219,9 @@ class Registry:
     # -- levels --------------------------------------------------------------------------------------------------
 
     def set_level(self, subject: str, level: Any) -> Mode:
-        """Set the level of a subject or (empty name) of all. Raises :class:`Refused` 42203."""
+        """Set the level of a subject or (empty name) of all. Raises :class:`Refused` 42203 or 42208."""
+        if subject != GLOBAL:
+            self._check_name(subject)
         known = self.known_level(level)
         with self.store.transaction():
             self.store.set_level(subject, known)
@@ -253,6 +254,11 @@ class Registry:
         return Refused(404, 40408, "no_subject_level", text)
 
     # -- inside --------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _check_name(subject: str) -> None:
+        if not _SUBJECT.fullmatch(subject):
+            raise Refused(422, 42208, "invalid_subject", f"The specified subject '{subject:.80}' is not a valid.")
 
     def _hash(self, kind: Kind, text: str) -> str:
         try:

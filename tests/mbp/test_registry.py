@@ -127,6 +127,8 @@ MISSING = [
     ("PUT", "/config", {}, (422, 42203)),
     ("POST", "/compatibility/subjects/s/versions/1?level=SOMETIMES", schema(), (422, 42203)),
     ("POST", f"/subjects/{'x' * 256}/versions", schema(), (422, 42208)),
+    ("PUT", f"/config/{'x' * 256}", {"compatibility": "NONE"}, (422, 42208)),
+    ("PUT", "/config/%00", {"compatibility": "NONE"}, (422, 42208)),
     ("GET", "/subjects?deleted=perhaps", None, (422, 422)),
     ("GET", "/nothing", None, (404, 404)),
     ("PATCH", "/config", None, (405, 405)),
