@@ -442,7 +442,7 @@ def test_an_engine_that_does_not_answer_makes_the_stack_unwell(tmp_path: Path, e
 
 def test_a_plugin_does_not_outlive_dockers_client(tmp_path: Path) -> None:
     """The client ends at once when told to, its plugin does not: it would make containers while they are removed."""
-    script = '(trap "" TERM; echo 1 >ready; exec tail -f /dev/null) & echo $! >pid; exec tail -f /dev/null'
+    script = '(trap "" TERM; echo 1 >ready; exec tail -f /dev/null) & echo $! >p; mv p pid; exec tail -f /dev/null'
     with (tmp_path / "log").open("wb") as out:
         client = compose.spawn(["sh", "-c", script], os.environ, tmp_path, out, out)
     while not (tmp_path / "ready").exists() or not (tmp_path / "pid").exists():
