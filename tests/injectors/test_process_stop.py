@@ -139,6 +139,7 @@ def test_a_pid_that_is_somebody_else_s_by_now_is_left_alone(made, at):
         asyncio.run(injector.apply(at, receipt))
     for each in made.all:
         os.kill(each.pid, signal.SIGSTOP)
+        assert asyncio.run(_processes.until(each.stopped, 60))  # it is told at once, and stops when it is its turn
     asyncio.run(injector.withdraw(at, receipt))
     assert made.states() == ["stopped"] * 3
     gone = asyncio.run(injector.gone(at, receipt))
