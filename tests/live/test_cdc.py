@@ -26,7 +26,6 @@ from tests.ports import free_port
 pytestmark = pytest.mark.live
 TABLES = ("mbp_markets", "mbp_quotes", "mbp_resolutions", "mbp_abuse_events", "mbp_trades")
 TOKEN = "a-token-of-the-tests"
-HANGS_S = 120  # nothing is judged by it but that it does not end at all
 
 
 class Feed:
@@ -166,7 +165,7 @@ class Platform:
 
     def _ended(self, name):
         try:
-            self.processes[name].wait(HANGS_S)
+            self.processes[name].wait(10)
         except subprocess.TimeoutExpired:
             self.kill(name, signal.SIGABRT)  # it writes down where it hangs
             pytest.fail(f"{name} does not end")
