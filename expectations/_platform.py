@@ -149,7 +149,11 @@ def _candidates(rule: Rule | None) -> Sequence[Normal]:
     found.append(Normal("targets_up", "min(up)", "down", "targets_up >= 1"))
     if rule is not None:
         name = json.dumps(rule.name, ensure_ascii=False)  # PromQL escapes as Go does
-        query = f'count(ALERTS{{alertname={name},alertstate="firing"}}) or vector(0)'
+        # Only what was written lately: a series whose end Prometheus lost (it may evaluate a group twice at one time,
+        # and an end cannot be written over a value) would be read as firing for 5 minutes.
+        alive_s = math.ceil(3 * rule.every_s) + 5
+        firing = f'timestamp(ALERTS{{alertname={name},alertstate="firing"}})'
+        query = f"count({firing} > time() - {alive_s}) or vector(0)"
         found.append(Normal("firing", query, "up", "firing <= 0"))
     return found
 

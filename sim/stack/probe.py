@@ -13,6 +13,7 @@ from sim.walk import walk
 
 _MAX_BODY_BYTES = 8 << 20
 _MAX_SHOWN = 5
+_MAX_FIELDS = 12
 
 
 class NotYet(Exception):
@@ -49,7 +50,14 @@ def _is_absent(answer: Any, path: str, values: list[Any]) -> None:
 
 
 def _shown(values: list[Any]) -> str:
-    return ", ".join(str(value)[:60] for value in values[:_MAX_SHOWN])
+    return ", ".join(_one(value) for value in values[:_MAX_SHOWN])
+
+
+def _one(value: Any) -> str:
+    if isinstance(value, dict):  # such as the labels of a series: which one it is stands in any of them
+        inner = ", ".join(f"{name}={str(each)[:60]}" for name, each in list(value.items())[:_MAX_FIELDS])
+        return f"{{{inner}}}"
+    return str(value)[:60]
 
 
 def fetch(url: str, timeout_s: float) -> bytes:

@@ -151,7 +151,8 @@ def test_any_name_is_written_so_that_it_is_read_again(fake: Platform, alert: str
 def test_normal_of_an_alert_with_quotes_in_its_name_is_a_query() -> None:
     """PromQL reads the name back as it is."""
     *_, last = _candidates(Rule('Shop "errors" \\ high', "up == 0", 0.0, 1.0, {}))
-    assert last.query == 'count(ALERTS{alertname="Shop \\"errors\\" \\\\ high",alertstate="firing"}) or vector(0)'
+    named = '{alertname="Shop \\"errors\\" \\\\ high",alertstate="firing"}'
+    assert last.query == f"count(timestamp(ALERTS{named}) > time() - 8) or vector(0)"
 
 
 def evaluated(text: str) -> object:
@@ -344,7 +345,8 @@ def test_normal_must_hold_now(fake: Platform) -> None:
     assert sim("init", *flags(fake.url)).exit_code == 0
     assert "steady_state: targets_up >= 1\n" in written()[0]
     fake.answers["queries"]["min(up)"] = series(0)
-    quiet = 'count(ALERTS{alertname="ShopErrorsHigh",alertstate="firing"}) or vector(0)'
+    firing = 'timestamp(ALERTS{alertname="ShopErrorsHigh",alertstate="firing"})'
+    quiet = f"count({firing} > time() - 20) or vector(0)"
     fake.answers["queries"][quiet] = series(0)
     assert sim("init", "--force", *flags(fake.url)).exit_code == 0
     assert f"query: '{quiet}', worse: up}}\n" in written()[0]

@@ -189,6 +189,7 @@ def pages() -> Iterator[str]:
         ("/text", {"path": "d", "equals": "up"}, "the answer is not JSON"),
         ("/json", {"path": "e.*.h", "absent": True}, None),
         ("/json", {"path": "d.*.h", "absent": True}, "2 at d.*.h: up, down"),
+        ("/json", {"path": "d.*", "absent": True}, "2 at d.*: {v=[1, '1'], h=up}, {v=[1, '0'], h=down}"),
         ("/json", {"path": "f.*.h", "absent": True}, "no list at f"),
         ("/text", {"path": "e.*.h", "absent": True}, "the answer is not JSON"),
     ],

@@ -7,6 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
+
 from tests.conftest import ROOT, tool
 
 RULES = ROOT / "mbp/ops/prom/a110.rules.yaml"
@@ -34,6 +37,10 @@ def complaint(tmp_path: Path, alert: str, at: str, **series: str) -> str:
             }
         ],
     }
+    return _promtool(tmp_path, asked)
+
+
+def _promtool(tmp_path: Path, asked: dict[str, Any]) -> str:
     file = tmp_path / "rules_test.yaml"
     file.write_text(json.dumps(asked))
     ran = subprocess.run([tool("promtool"), "test", "rules", file], capture_output=True, text=True, timeout=60)
@@ -44,3 +51,35 @@ def test_only_a_market_that_is_there_has_too_little_depth(tmp_path: Path) -> Non
     """Thin for 15 minutes fires; younger, deep, or closed in its first seconds a quarter of an hour ago does not."""
     depths = {"thin": "20x1000", "young": "_x600 20x400", "deep": "900x1000", "closed": "20x5 stale"}
     assert complaint(tmp_path, "LiquidityDepthLow", "15m3s", **depths) == ""
+
+
+@pytest.mark.parametrize("stack", ["local", "docker"])
+def test_an_alert_whose_end_was_lost_does_not_keep_a_stack_from_starting(stack: str, tmp_path: Path) -> None:
+    """The gate of readiness sees what is firing, not a series that Prometheus stopped writing without an end to it."""
+    gates = yaml.safe_load((ROOT / f"compose/{stack}.yaml").read_text())["ready"]
+    (query,) = [gate["query"]["query"] for gate in gates if gate["what"].startswith("no alert fires")]
+    states = {
+        'alertname="Lost",alertstate="firing"': "1x10 _x50",
+        'alertname="Over",alertstate="firing"': "1x10 stale",
+        'alertname="Firing",alertstate="firing"': "1x60",
+        'alertname="Late",alertstate="pending"': "1x60",
+        'alertname="MetricsDecisionHookGap",alertstate="firing"': "1x60",
+    }
+    asked = {
+        "tests": [
+            {
+                "interval": "1s",
+                "input_series": [
+                    {"series": f"ALERTS{{{labels}}}", "values": values} for labels, values in states.items()
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": query,
+                        "eval_time": "60s",
+                        "exp_samples": [{"labels": '{alertname="Firing",alertstate="firing"}', "value": 60}],
+                    }
+                ],
+            }
+        ]
+    }
+    assert _promtool(tmp_path, asked) == ""
