@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import psycopg2
@@ -39,6 +40,9 @@ UNHEARD_MS = 5000
 #: How long one withdrawal waits for those who were disturbed to be back, seconds.
 BACK_S = 7.0
 _LOOK_S = 0.05
+#: How long ending a session of ours waits for it to be gone, seconds; whoever looks afterwards sees the rest.
+GONE_S = 1.0
+_GONE_LOOK_S = 0.005
 #: What every application name of ours begins with.
 PREFIX = "sim/"
 
@@ -135,12 +139,15 @@ class Server:
         """Return the pids of what this injection holds open here, from whatever process; not those that only ask."""
         return [int(pid) for (pid,) in self.rows(_OURS, mark(self.site.id), mark(self.site.id), "%/hold")]
 
-    def end_ours(self) -> list[int]:
-        """End what this injection holds open here."""
+    def end_ours(self) -> None:
+        """End what this injection holds open here, and give it a moment to be gone: the server only passes word on."""
         found = self.ours()
         for pid in found:
             self.rows("SELECT pg_terminate_backend(%s)", pid)
-        return found
+        deadline = monotonic() + GONE_S
+        while found and monotonic() < deadline:
+            sleep(_GONE_LOOK_S)
+            found = self.ours()
 
     def may_end_others(self, pid: int) -> None:
         """Raise `InjectionError` unless the session `pid`, of somebody else, may be ended by us."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -122,6 +124,24 @@ def test_the_lease_is_the_server_s(server):
     assert asyncio.run(injector.held(site, receipt)).holds is False, "it ran out before it was withdrawn"
     with pytest.raises(InjectionError, match="this process holds no session of the fault"):
         asyncio.run(injector.renew(site, receipt))
+
+
+def test_a_withdrawal_waits_until_the_session_is_gone(server, monkeypatch):
+    """Word to a session is not its end: a server that is slow to end it is waited for, for a moment."""
+    site = postgres_target.site(server)
+    receipt = prepared(site).receipt
+    asyncio.run(injector.apply(site, receipt))
+    ((pid,),) = server.rows("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'sim/%/hold'")
+    os.kill(pid, signal.SIGSTOP)
+    waits = []
+    monkeypatch.setattr(_pg, "sleep", lambda seconds: waits.append(os.kill(pid, signal.SIGCONT)))
+    try:
+        asyncio.run(injector.withdraw(site, receipt))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    assert waits
+    assert postgres_target.us(server) == []
 
 
 def test_a_withdrawal_that_comes_first_keeps_it_out(server):
