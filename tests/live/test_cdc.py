@@ -21,6 +21,7 @@ import psutil
 import psycopg2
 import pytest
 
+from tests.patience import Patience, ended
 from tests.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -151,7 +152,7 @@ class Platform:
 
     def kill(self, name, number=signal.SIGKILL):
         self.processes[name].send_signal(number)
-        self.processes[name].wait(10)
+        ended(self.processes[name], 10)
 
     def stop(self):
         with contextlib.ExitStack() as stack:  # whatever one of them does, all are ended
@@ -165,7 +166,7 @@ class Platform:
 
     def _ended(self, name):
         try:
-            self.processes[name].wait(10)
+            ended(self.processes[name], 10)
         except subprocess.TimeoutExpired:
             self.kill(name, signal.SIGABRT)  # it writes down where it hangs
             pytest.fail(f"{name} does not end")
@@ -214,8 +215,8 @@ class Platform:
         """Wait until both sides hold every event of the feed, and compare all there is."""
         trades = [each["data"] for each in self.feed.events if each["type"] == "trade_executed"]
         totals = tuple(sum(Decimal(t[name]) for t in trades) for name in ("amount_in", "amount_out", "fee"))
-        deadline, last = time.monotonic() + seconds, None
-        while time.monotonic() < deadline:
+        patience, last = Patience(seconds), None
+        while patience.left():
             try:
                 last = self.sums()
             except psycopg2.Error as error:
@@ -289,9 +290,9 @@ def test_a_postgresql_that_goes_and_comes_back_costs_nothing(platform, number):
     """The launcher ended politely (in time, although a consumer reads) or killed; relay and consumer come back."""
     with trading(platform):
         server = platform.server_pid()
-        began = time.monotonic()
+        patience = Patience(5)
         platform.kill("postgres", number)
-        assert time.monotonic() - began < 5
+        assert patience.left()
         platform.start("postgres")
     platform.equal_within(25)
     assert not psutil.pid_exists(server)
@@ -302,7 +303,7 @@ def test_a_killed_postmaster_ends_its_launcher_and_is_recovered(platform):
     """Its orphans are ended by the next launcher, which starts on the same folder."""
     with trading(platform):
         os.kill(platform.server_pid(), signal.SIGKILL)
-        assert platform.processes["postgres"].wait(10) == 1
+        assert ended(platform.processes["postgres"], 10) == 1
         platform.start("postgres")
     platform.equal_within(25)
 
@@ -312,8 +313,8 @@ def test_a_stall_both_ways_kills_the_walsender_and_the_slot_is_taken_up_again(pl
     before = platform.ask("cdc", "/lag")
     with trading(platform):
         platform.wire.flowing.clear()
-        deadline = time.monotonic() + 15
-        while platform.ask("cdc", "/lag")["streaming"] and time.monotonic() < deadline:
+        patience = Patience(15)
+        while platform.ask("cdc", "/lag")["streaming"] and patience.left():
             time.sleep(0.1)
         platform.wire.flowing.set()
     assert before["streaming"]
@@ -327,8 +328,8 @@ def test_a_walsender_that_stands_still_is_noticed_and_left(platform):
         pid = cursor.fetchone()[0]
     with trading(platform, seconds=2):
         os.kill(pid, signal.SIGSTOP)
-        deadline = time.monotonic() + 10
-        while platform.ask("cdc", "/lag")["streaming"] and time.monotonic() < deadline:
+        patience = Patience(10)
+        while platform.ask("cdc", "/lag")["streaming"] and patience.left():
             time.sleep(0.1)
         assert platform.ask("cdc", "/lag")["freshness_now_s"] > 2
         os.kill(pid, signal.SIGCONT)
@@ -338,8 +339,8 @@ def test_a_walsender_that_stands_still_is_noticed_and_left(platform):
 def test_the_delay_line_holds_the_whole_stream_and_its_end_applies_it_at_once(platform):
     """Three witnesses agree on the dose; a consumer killed under it loses nothing, and the fault is gone with it."""
     body = {"point": "cdc.apply", "kind": "delay", "params": {"delay_s": 4}, "ttl_s": 30, "run": "r"}
-    deadline = time.monotonic() + 10
-    while platform.ask("cdc", "/lag")["freshness_now_s"] > 1.5 and time.monotonic() < deadline:
+    patience = Patience(10)
+    while platform.ask("cdc", "/lag")["freshness_now_s"] > 1.5 and patience.left():
         time.sleep(0.1)
     platform.ask("cdc", "/faults/f1", body, "PUT")
     with trading(platform, seconds=6):
@@ -382,8 +383,8 @@ def test_rows_that_are_not_as_they_should_be_are_put_aside_and_hold_up_nobody(pl
         db.commit()
         cursor.execute(insert, (900_004, good, "last"))
         db.commit()
-        deadline, found = time.monotonic() + 15, []
-        while not found and time.monotonic() < deadline:
+        patience, found = Patience(15), []
+        while not found and patience.left():
             time.sleep(0.1)
             cursor.execute("SELECT 1 FROM wh.mbp_abuse_events WHERE seq = 900004")
             found = cursor.fetchall()

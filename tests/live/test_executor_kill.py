@@ -20,11 +20,13 @@ from aiohttp.test_utils import TestServer
 from mbp.hooks import audit
 from mbp.hooks.table import load
 from tests.mbp._a110 import alert, delivery
+from tests.patience import Patience
 from tests.ports import free_port
 
 pytestmark = pytest.mark.live
 MARKETS = 40
 EACH = 10
+LOOK_S = 0.05
 
 
 class Target:
@@ -88,8 +90,10 @@ async def start(folder: Path, port: int, url: str) -> asyncio.subprocess.Process
 async def within(seconds: float, process: asyncio.subprocess.Process, work: Awaitable[Any]) -> None:
     """Wait so long for `work`, but not past the end of the executor that it needs."""
     doing, ended = asyncio.ensure_future(work), asyncio.ensure_future(process.wait())
+    patience = Patience(seconds)
     try:
-        await asyncio.wait({doing, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        while not doing.done() and not ended.done() and patience.left():
+            await asyncio.wait({doing, ended}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
         assert not ended.done(), f"the executor ended by itself: {ended.result()}"
         assert doing.done(), f"nothing came of it in {seconds:g} s"
         await doing
@@ -137,14 +141,13 @@ async def read(http: aiohttp.ClientSession, url: str, path: str) -> list[dict[st
 
 async def until(http: aiohttp.ClientSession, url: str, reverted: bool) -> list[dict[str, Any]]:
     """Wait until every execution has succeeded, and has been put back if that is asked for."""
-    async with asyncio.timeout(10):
-        while True:
-            rows = await read(http, url, "/v1/executions")
-            if len(rows) == MARKETS and all(
-                row["state"] == "succeeded" and row["reverted"] is reverted for row in rows
-            ):
-                return rows
-            await asyncio.sleep(0.05)
+    patience, rows = Patience(10), []
+    while patience.left():
+        rows = await read(http, url, "/v1/executions")
+        if len(rows) == MARKETS and all(row["state"] == "succeeded" and row["reverted"] is reverted for row in rows):
+            return rows
+        await asyncio.sleep(LOOK_S)
+    raise AssertionError(f"not all are {'put back' if reverted else 'done'}: {rows}")
 
 
 async def story(folder: Path) -> None:
@@ -174,7 +177,10 @@ async def story(folder: Path) -> None:
                 "accepted": MARKETS, "started": MARKETS, "succeeded": MARKETS, "reverted": MARKETS,
             }  # fmt: skip
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 5) == 0
+            patience = Patience(5)
+            while process.returncode is None and patience.left():
+                await asyncio.sleep(LOOK_S)
+            assert process.returncode == 0
         finally:
             if process.returncode is None:
                 process.kill()

@@ -17,6 +17,7 @@ import requests
 
 from mbp.hooks.table import load
 from tests.conftest import ROOT, tool
+from tests.patience import Patience, ended
 from tests.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -65,8 +66,8 @@ def test_alertmanager_routes_each_owner_to_the_executor_and_its_own_receiver(tmp
 
 def until(probe: Callable[[], Any], what: str, wait_s: float = 15.0) -> Any:
     """Return the probe's first true answer."""
-    end = time.monotonic() + wait_s
-    while time.monotonic() < end:
+    patience = Patience(wait_s)
+    while patience.left():
         try:
             if found := probe():
                 return found
@@ -101,7 +102,7 @@ def chain(folder: Path) -> Iterator[dict[str, str]]:
             for process in running:
                 process.terminate()
             for process in running:
-                process.wait(10)
+                ended(process, 10)
 
 
 def shape(value: Any) -> Any:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import tool
 from tests.live.chains import Bench
+from tests.patience import Patience
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
@@ -39,9 +40,9 @@ def _swap(bench: Bench, market: str) -> str:
 
 def _becomes(look: Callable[[], Any], wanted: Any, within_s: float = 60) -> None:
     """Wait until it reads so; fail with what it read last."""
-    deadline = time.monotonic() + within_s
+    patience = Patience(within_s)
     while (found := look()) != wanted:
-        assert time.monotonic() < deadline, f"still {found!r}, not {wanted!r}"
+        assert patience.left(), f"still {found!r}, not {wanted!r}"
         time.sleep(0.05)
 
 

@@ -24,6 +24,7 @@ from sim import stack, tools
 from sim.places import Places, places, shipped
 from sim.stack import procs
 from sim.stack.state import Home
+from tests.patience import until
 
 pytestmark = pytest.mark.live
 
@@ -53,10 +54,7 @@ time.sleep(120)
 
 def eventually(condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
     """Wait until `condition` holds."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.05)
+    assert until(condition, within_s), f"not within {within_s:g} s: {what}"
 
 
 @pytest.fixture
