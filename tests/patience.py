@@ -15,6 +15,7 @@ from pathlib import Path
 
 _LEAST = 0.1  # of any time that passes, so much counts in any case: a test on a busy machine ends, too
 _LOOK_S = 0.02
+_SAID_S = 0.2
 
 
 def stalled_s() -> float:
@@ -64,3 +65,14 @@ def ended(process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: flo
     if not until(lambda: process.poll() is not None, seconds):
         raise subprocess.TimeoutExpired(process.args, seconds)
     return process.wait()
+
+
+def finished(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
+    """Return all that a process that is to end says and complains of. Raises `subprocess.TimeoutExpired`."""
+    patience = Patience(seconds)
+    while True:
+        try:
+            return process.communicate(timeout=_SAID_S)
+        except subprocess.TimeoutExpired:  # nothing of what was said is lost: it may be asked again
+            if not patience.left():
+                raise

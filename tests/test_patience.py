@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.patience import Patience, stalled_s
+import subprocess
+import sys
+
+import pytest
+
+from tests.patience import Patience, ended, finished, stalled_s
 
 
 def _looks(seconds: float, *passed: tuple[float, float]) -> list[bool]:
@@ -35,3 +40,15 @@ def test_the_kernel_s_count_only_grows() -> None:
     """Whatever it is on this machine, it is a number of seconds that does not fall."""
     first = stalled_s()
     assert 0 <= first <= stalled_s()
+
+
+def test_a_process_that_ends_is_waited_for_and_one_that_does_not_is_told() -> None:
+    """Its exit code, and all that it said; the error of a process that hangs is that of the standard library."""
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]) as process:
+        assert ended(process, 30) == 3
+    with subprocess.Popen([sys.executable, "-c", "print('said')"], stdout=subprocess.PIPE, text=True) as speaking:
+        assert finished(speaking, 30) == ("said\n", None)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as hanging:
+        with pytest.raises(subprocess.TimeoutExpired):
+            ended(hanging, 0)
+        hanging.kill()

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.patience import ended
+
 HERE = Path(__file__).parent
 
 
@@ -236,5 +238,5 @@ class Node:
 
     def close(self):
         self._process.stdin.close()
-        self._process.wait(10)
+        ended(self._process, 10)
         self._process.stdout.close()

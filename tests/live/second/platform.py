@@ -22,6 +22,7 @@ from typing import Any
 
 from tests.conftest import tool
 from tests.live.second import recorder, shop
+from tests.patience import ended
 from tests.ports import free_port
 
 TOKEN = "only-for-the-shop"
@@ -158,10 +159,10 @@ def _process(folder: Path, name: str, argv: list[str]) -> Iterator[subprocess.Po
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            ended(process, 10)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            ended(process, 10)
 
 
 @contextlib.contextmanager
