@@ -41,7 +41,7 @@ UNHEARD_MS = 5000
 BACK_S = 7.0
 _LOOK_S = 0.05
 #: How long ending a session of ours waits for it to be gone, seconds; whoever looks afterwards sees the rest.
-GONE_S = 1.0
+_GONE_S = 1.0
 _GONE_LOOK_S = 0.005
 #: What every application name of ours begins with.
 PREFIX = "sim/"
@@ -144,7 +144,7 @@ class Server:
         found = self.ours()
         for pid in found:
             self.rows("SELECT pg_terminate_backend(%s)", pid)
-        deadline = monotonic() + GONE_S
+        deadline = monotonic() + _GONE_S
         while found and monotonic() < deadline:
             sleep(_GONE_LOOK_S)
             found = self.ours()

@@ -12,7 +12,6 @@ import pytest
 from tests.live import containers
 from tests.live.containers import until
 from tests.live.depot import Depot
-from tests.patience import ended
 
 #: What is judged of a dependency that dies: all that nobody has to write, and the one clause of the exercise.
 MET = ("effect", "detect", "notify:oncall", "expect.1", "only", "recover")
@@ -67,12 +66,12 @@ def test_a_killed_runner_s_fault_is_healed_by_its_watchdog(calm: Depot) -> None:
         until(lambda: "fault.effective" in calm.events("held"), "effect", 120)
         assert calm.room.tell(box)["status"] == "paused"
         os.kill(runner.pid, signal.SIGKILL)
-        ended(runner, 30)
+        runner.wait(30)
         until(lambda: calm.room.tell(box)["status"] == "running", "container that runs again", 60)
     finally:
         if runner.poll() is None:
             runner.kill()
-            ended(runner, 30)
+            runner.wait(30)
     until(lambda: calm.sim("recover", "--dry-run").returncode == 0, "closed journal", 90)
     assert calm.room.answers(10)
 

@@ -20,13 +20,12 @@ from aiohttp.test_utils import TestServer
 from mbp.hooks import audit
 from mbp.hooks.table import load
 from tests.mbp._a110 import alert, delivery
-from tests.patience import Patience
 from tests.ports import free_port
 
 pytestmark = pytest.mark.live
 MARKETS = 40
 EACH = 10
-LOOK_S = 0.05
+START_S = 120  # as long as a stack's services may take; what is done once it is up has bounds of its own
 
 
 class Target:
@@ -79,21 +78,38 @@ def table(folder: Path) -> Path:
     return path
 
 
-async def start(folder: Path, port: int, url: str) -> asyncio.subprocess.Process:
-    """Start the executor."""
-    return await asyncio.create_subprocess_exec(
+async def start(folder: Path, port: int, url: str, http: aiohttp.ClientSession) -> asyncio.subprocess.Process:
+    """Start the executor, and wait until it answers."""
+    process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "mbp.hooks.executor", "--port", str(port), "--data", str(folder / "data"),
         "--table", str(table(folder)), "--endpoint", f"release={url}", env={**os.environ, "MBP_INSTANCE": "kill"},
     )  # fmt: skip
+    try:
+        await within(START_S, process, _up(http, f"http://127.0.0.1:{port}"))
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        raise
+    return process
+
+
+async def _up(http: aiohttp.ClientSession, url: str) -> None:
+    while True:
+        try:
+            async with http.get(f"{url}/healthz") as answer:
+                if answer.status == 200:
+                    return
+        except aiohttp.ClientError:
+            pass  # it does not listen yet
+        await asyncio.sleep(0.05)
 
 
 async def within(seconds: float, process: asyncio.subprocess.Process, work: Awaitable[Any]) -> None:
     """Wait so long for `work`, but not past the end of the executor that it needs."""
     doing, ended = asyncio.ensure_future(work), asyncio.ensure_future(process.wait())
-    patience = Patience(seconds)
     try:
-        while not doing.done() and not ended.done() and patience.left():
-            await asyncio.wait({doing, ended}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({doing, ended}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         assert not ended.done(), f"the executor ended by itself: {ended.result()}"
         assert doing.done(), f"nothing came of it in {seconds:g} s"
         await doing
@@ -141,13 +157,14 @@ async def read(http: aiohttp.ClientSession, url: str, path: str) -> list[dict[st
 
 async def until(http: aiohttp.ClientSession, url: str, reverted: bool) -> list[dict[str, Any]]:
     """Wait until every execution has succeeded, and has been put back if that is asked for."""
-    patience, rows = Patience(10), []
-    while patience.left():
-        rows = await read(http, url, "/v1/executions")
-        if len(rows) == MARKETS and all(row["state"] == "succeeded" and row["reverted"] is reverted for row in rows):
-            return rows
-        await asyncio.sleep(LOOK_S)
-    raise AssertionError(f"not all are {'put back' if reverted else 'done'}: {rows}")
+    async with asyncio.timeout(10):
+        while True:
+            rows = await read(http, url, "/v1/executions")
+            if len(rows) == MARKETS and all(
+                row["state"] == "succeeded" and row["reverted"] is reverted for row in rows
+            ):
+                return rows
+            await asyncio.sleep(0.05)
 
 
 async def story(folder: Path) -> None:
@@ -155,13 +172,13 @@ async def story(folder: Path) -> None:
     port = free_port()
     url, target = f"http://127.0.0.1:{port}", Target()
     async with TestServer(target.app()) as server, aiohttp.ClientSession() as http:
-        process = await start(folder, port, str(server.make_url("")))
+        process = await start(folder, port, str(server.make_url("")), http)
         try:
             sending = asyncio.create_task(send_all(url, "firing", EACH))
             await within(10, process, target.twentieth.wait())
             process.kill()
             await process.wait()
-            process = await start(folder, port, str(server.make_url("")))
+            process = await start(folder, port, str(server.make_url("")), http)
             await within(15, process, sending)
             rows = await until(http, url, reverted=False)
             assert target.effects == Counter({f"m/{number} True": 1 for number in range(MARKETS)})
@@ -177,10 +194,7 @@ async def story(folder: Path) -> None:
                 "accepted": MARKETS, "started": MARKETS, "succeeded": MARKETS, "reverted": MARKETS,
             }  # fmt: skip
             process.send_signal(signal.SIGTERM)
-            patience = Patience(5)
-            while process.returncode is None and patience.left():
-                await asyncio.sleep(LOOK_S)
-            assert process.returncode == 0
+            assert await asyncio.wait_for(process.wait(), 5) == 0
         finally:
             if process.returncode is None:
                 process.kill()

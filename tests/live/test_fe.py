@@ -24,7 +24,6 @@ from sim.company import alive
 from tests.conftest import tool
 from tests.live.chains import Bench
 from tests.live.test_mbp_kill import TOKEN, call, service
-from tests.patience import ended, until
 from tests.ports import free_port
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -88,7 +87,7 @@ def here(tmp_path: Path) -> Iterator[Here]:
                 yield made
     finally:
         collector.terminate()
-        assert ended(collector, 10) == 0
+        assert collector.wait(10) == 0
 
 
 @contextlib.contextmanager
@@ -111,7 +110,7 @@ def visitor(here: Here, **environment: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        ended(process, 10)
+        process.wait(10)
         process.stdin.close()
         process.stdout.close()
 
@@ -129,7 +128,7 @@ def said(process: subprocess.Popen[str], word: str) -> list[dict[str, str]]:
 
 def gone(processes: list[psutil.Process], within_s: float) -> bool:
     """Tell whether all these processes end within so many seconds."""
-    return until(lambda: not psutil.wait_procs(processes, timeout=0)[1], within_s)
+    return not psutil.wait_procs(processes, timeout=within_s)[1]
 
 
 @pytest.mark.timeout(120)
@@ -149,7 +148,7 @@ def test_a_real_browser_views_the_page_and_nothing_is_lost(here: Here) -> None:
         assert any("chrom" in each.name() for each in family)
         assert process.stdin is not None
         process.stdin.close()  # the end of its lease
-        assert ended(process, 15) == 0
+        assert process.wait(15) == 0
         assert gone(family, 10.0)
     told = here.rows("beacon")
     assert {row["agent"] for row in told} == {first["note"].removeprefix("visitor ")}
@@ -197,9 +196,11 @@ def test_a_runner_that_is_killed_leaves_no_visitor(tmp_path: Path) -> None:
             record = _company(tmp_path, runner)
         finally:
             runner.kill()
-            ended(runner, 10)
+            runner.wait(10)
         pid, started = int(record["pid"]), float(record["started"])
-        until(lambda: not alive(pid, started) and not _open(tmp_path), 20)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and (alive(pid, started) or _open(tmp_path)):
+            time.sleep(0.1)
         assert (alive(pid, started), _open(tmp_path)) == (None, False)
 
 

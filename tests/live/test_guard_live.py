@@ -19,7 +19,6 @@ import yaml
 
 from sim import log, machine, undo, watchdog
 from tests.live.guarded import GRACE_S, SETTLE_S, TTL_S, exercise, profile
-from tests.patience import ended, finished
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOM = Path(__file__).parent / "matrix" / "room"
@@ -73,7 +72,7 @@ class Place:
     def sim(self, *words: str, code: int) -> str:
         """Run `sim` to its end, which must have this code; return all that it said."""
         process = self.start("sim.cli", *words)
-        out, err = finished(process, 60)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
         return out + err
 
@@ -121,11 +120,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
                 if process.poll() is None:
                     os.kill(process.pid, signal.SIGCONT)
                     process.kill()
-                finished(process, 30)
+                process.communicate(timeout=30)
             eventually(lambda: not _held(made))  # a watchdog may still be at work
         finally:
             store.stdin.close()
-            ended(store, 30)
+            store.wait(30)
 
 
 def _held(place: Place) -> bool:
@@ -145,7 +144,7 @@ def test_a_runner_that_is_suspended_longer_than_the_lease(place: Place) -> None:
     time.sleep(TTL_S)
     assert place.clean()
     os.kill(process.pid, signal.SIGCONT)
-    assert ended(process, 30) == 4
+    assert process.wait(30) == 4
     assert outcome(run) == "inconclusive"
     assert [each["by"] for each in told(run, "stopped")] == ["lapsed"]
     assert "fault.gone" in kinds(run)
@@ -167,7 +166,7 @@ def test_a_runner_that_hangs_is_overtaken_by_the_watchdog(place: Place) -> None:
     assert set(by) - {None} == {"watchdog"}
     assert process.poll() is None
     os.kill(process.pid, signal.SIGCONT)
-    assert ended(process, 30) == 4
+    assert process.wait(30) == 4
     assert outcome(run) == "inconclusive"
 
 
@@ -185,7 +184,7 @@ def test_a_run_folder_that_is_lost_with_its_runner(place: Place) -> None:
 def test_a_disk_that_is_full_under_the_fault(place: Place) -> None:
     """The record cannot be written on: the fault is withdrawn at once, the journal closed, and nothing is proven."""
     process, run = place.runner("store.loose", 60.0, "fault.effective")
-    assert ended(process, 40) == 4
+    assert process.wait(40) == 4
     state = place.ask("GET")
     assert (state["faults"], state["gate"], not (run / "verdicts.json").exists()) == ([], "open", True)
     assert undo.read(run / "undo.jsonl").closed
@@ -202,7 +201,7 @@ def test_two_runners_and_the_lever(place: Place) -> None:
     assert f"run {run.name} (pid {first.pid}) is at work on this target" in refused
     said = place.sim("halt", "--reason", "an incident", code=0)
     assert "halted: no run is at work" in said
-    out, _ = finished(first, 30)
+    out, _ = first.communicate(timeout=30)
     assert (first.returncode, outcome(run)) == (4, "aborted")
     assert "sim halt: an incident" in out
     assert place.clean()
@@ -237,7 +236,7 @@ def _kill_everything(process: subprocess.Popen[str], run: Path) -> None:
         if b"sim.watchdog" in words and mine in words:
             os.kill(int(path.parent.name), signal.SIGKILL)
     process.kill()
-    ended(process, 30)
+    process.wait(30)
 
 
 def test_a_run_folder_that_is_given_by_a_relative_path(tmp_path: Path, monkeypatch: Any) -> None:
@@ -254,4 +253,4 @@ def test_a_run_folder_that_is_given_by_a_relative_path(tmp_path: Path, monkeypat
     finally:
         journal.close()
         dog.process.kill()
-        ended(dog.process, 30)
+        dog.process.wait(30)

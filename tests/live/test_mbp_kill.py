@@ -14,7 +14,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.patience import Patience, ended
 from tests.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -40,8 +39,7 @@ def service(module, port, *options, **environment):
         [sys.executable, "-m", module, "--port", str(port), *options], env={**os.environ, **environment}
     )
     try:
-        patience = Patience(10)
-        while patience.left():
+        for _ in range(200):
             assert process.poll() is None, f"{module} ended with {process.returncode}"
             try:
                 if call(f"http://127.0.0.1:{port}/healthz")[0] == 200:
@@ -51,7 +49,7 @@ def service(module, port, *options, **environment):
         yield process
     finally:
         process.kill()
-        ended(process, 10)
+        process.wait(10)
 
 
 def test_a_killed_engine_loses_no_swap_and_keeps_no_fault(tmp_path):
@@ -115,7 +113,7 @@ def test_a_killed_engine_loses_no_event_freeze_or_flag_and_releases_what_was_hel
         assert call(f"{base}/v1/flags/mbp.create_market", {"on": False, **why}, "PUT")[0] == 200
         frozen = call(f"{base}/v1/markets/m1/frozen", {"frozen": True, **why}, "PUT")
         engine.send_signal(signal.SIGKILL)
-        ended(engine, 10)
+        engine.wait(10)
     with service(*options, **environment):
         assert call(f"{base}/v1/markets/m1") == frozen
         assert call(f"{base}/v1/markets", {"question": "?", "reserve": "1000"})[1]["error"] == "flag_off"
@@ -139,15 +137,15 @@ def test_a_killed_release_controller_loses_no_change(tmp_path):
     with service(*options) as release:
         state = call(f"{base}/release/gate", {"state": "blocked", "reason": "r"}, "PUT")[1]
         release.send_signal(signal.SIGKILL)
-        ended(release, 10)
+        release.wait(10)
     with service(*options) as release:
         assert call(f"{base}/release")[1] == state
         state = call(f"{base}/release/rollback", {"reason": "p95"}, "POST")[1]
         assert call(f"{base}/v1/markets")[0] == 502
         release.send_signal(signal.SIGKILL)
-        ended(release, 10)
+        release.wait(10)
     with service(*options) as release:
         assert call(f"{base}/release")[1] == state
         assert [row["event"] for row in call(f"{base}/release/audit")[1]["rows"]] == ["gate", "rollback"]
         release.send_signal(signal.SIGTERM)
-        assert ended(release, 5) == 0
+        assert release.wait(5) == 0

@@ -17,7 +17,6 @@ import requests
 
 from mbp.hooks.table import load
 from tests.conftest import ROOT, tool
-from tests.patience import Patience, ended
 from tests.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -66,8 +65,8 @@ def test_alertmanager_routes_each_owner_to_the_executor_and_its_own_receiver(tmp
 
 def until(probe: Callable[[], Any], what: str, wait_s: float = 15.0) -> Any:
     """Return the probe's first true answer."""
-    patience = Patience(wait_s)
-    while patience.left():
+    end = time.monotonic() + wait_s
+    while time.monotonic() < end:
         try:
             if found := probe():
                 return found
@@ -102,7 +101,7 @@ def chain(folder: Path) -> Iterator[dict[str, str]]:
             for process in running:
                 process.terminate()
             for process in running:
-                ended(process, 10)
+                process.wait(10)
 
 
 def shape(value: Any) -> Any:

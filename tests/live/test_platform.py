@@ -16,7 +16,6 @@ import pytest
 
 from tests.conftest import tool
 from tests.live.chains import Bench
-from tests.patience import Patience
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 HEADER = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -59,8 +58,8 @@ def test_a_views_trace_reaches_the_audit_row_and_the_warehouse(bench: Bench) -> 
     with urllib.request.urlopen(request, timeout=10) as answer:
         made = json.loads(answer.read())
     assert made["trace_id"] == TRACE
-    patience = Patience(5)  # a span is written when its work is done: the answer may be there a moment before
-    while len(own := _of_the_request(bench)) < 5 and patience.left():
+    deadline = time.monotonic() + 5  # a span is written when its work is done: the answer may be there a moment before
+    while len(own := _of_the_request(bench)) < 5 and time.monotonic() < deadline:
         time.sleep(0.05)
     shown = sorted((span["file"], span["name"], _parent(own, span)) for span in own.values())
     assert shown == [
@@ -75,8 +74,8 @@ def test_a_views_trace_reaches_the_audit_row_and_the_warehouse(bench: Bench) -> 
     assert audited == [made]
     assert _event(bench) == ("trade_executed", "resident")
     assert _warehouse(bench) == [("mbp_quotes", "resident"), ("mbp_trades", "resident")]
-    patience = Patience(5)  # and the row, too
-    while len(data := _of_the_data(bench)) < 2 and patience.left():
+    deadline = time.monotonic() + 5  # and the row, too
+    while len(data := _of_the_data(bench)) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert data == [("cdc", "data.apply"), ("relay", "int.relay")]
 
@@ -98,12 +97,12 @@ def _warehouse(bench: Bench, within_s: float = 30.0) -> list[tuple[str, str]]:
         f"SELECT '{table}', market FROM wh.{table} WHERE trace_id = '{TRACE}'" for table in ("mbp_quotes", "mbp_trades")
     )
     try:
-        patience = Patience(within_s)
+        deadline = time.monotonic() + within_s
         while True:
             with db.cursor() as cursor:
                 cursor.execute(query)
                 rows = sorted(cursor.fetchall())
-            if len(rows) == 2 or not patience.left():
+            if len(rows) == 2 or time.monotonic() > deadline:
                 return rows
             time.sleep(0.1)
     finally:
@@ -133,8 +132,8 @@ def _event(bench: Bench) -> tuple[str, str] | None:
 @pytest.mark.timeout(300)
 def test_every_counted_request_has_its_span_on_the_disk(bench: Bench) -> None:
     """Of both releases, under the resident traffic: as many root spans as counted requests, and none dropped."""
-    patience = Patience(60)
-    while sum(_counted(metrics(bench, "dec_candidate"))) < 60 and patience.left():
+    deadline = time.monotonic() + 60
+    while sum(_counted(metrics(bench, "dec_candidate"))) < 60 and time.monotonic() < deadline:
         bench.ask("release", "POST", "/v1/quotes", {"market": "resident", "side": "no", "amount": "1"})
     for export, file in (("dec_candidate", "dec-candidate"), ("dec_stable", "dec-stable")):
         before = len([span for span in spans(bench) if (span["file"], span["name"]) == (file, "decision.request")])

@@ -13,7 +13,6 @@ import pytest
 
 from tests.conftest import tool
 from tests.live.chains import Bench
-from tests.patience import Patience
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
@@ -40,9 +39,9 @@ def _swap(bench: Bench, market: str) -> str:
 
 def _becomes(look: Callable[[], Any], wanted: Any, within_s: float = 60) -> None:
     """Wait until it reads so; fail with what it read last."""
-    patience = Patience(within_s)
+    deadline = time.monotonic() + within_s
     while (found := look()) != wanted:
-        assert patience.left(), f"still {found!r}, not {wanted!r}"
+        assert time.monotonic() < deadline, f"still {found!r}, not {wanted!r}"
         time.sleep(0.05)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from expectations._platform import _candidates
+from expectations._setup import Rule
 from tests.conftest import ROOT, tool
 
 RULES = ROOT / "mbp/ops/prom/a110.rules.yaml"
@@ -58,6 +60,17 @@ def test_an_alert_whose_end_was_lost_does_not_keep_a_stack_from_starting(stack: 
     """The gate of readiness sees what is firing, not a series that Prometheus stopped writing without an end to it."""
     gates = yaml.safe_load((ROOT / f"compose/{stack}.yaml").read_text())["ready"]
     (query,) = [gate["query"]["query"] for gate in gates if gate["what"].startswith("no alert fires")]
+    assert _of_states(tmp_path, query, {"labels": '{alertname="Firing",alertstate="firing"}', "value": 60}) == ""
+
+
+@pytest.mark.parametrize(("alert", "firing"), [("Lost", 0), ("Over", 0), ("Late", 0), ("Firing", 1)])
+def test_the_steady_state_that_init_writes_knows_an_alert_that_is_over(alert: str, firing: int, tmp_path: Path) -> None:
+    """Of a rule that is evaluated each second: one while it fires, nothing once it is over, with or without an end."""
+    *_, last = _candidates(Rule(alert, "up == 0", 0.0, 1.0, {}))
+    assert _of_states(tmp_path, last.query, {"labels": "{}", "value": firing}) == ""
+
+
+def _of_states(tmp_path: Path, query: str, expected: dict[str, Any]) -> str:
     states = {
         'alertname="Lost",alertstate="firing"': "1x10 _x50",
         'alertname="Over",alertstate="firing"': "1x10 stale",
@@ -65,21 +78,6 @@ def test_an_alert_whose_end_was_lost_does_not_keep_a_stack_from_starting(stack: 
         'alertname="Late",alertstate="pending"': "1x60",
         'alertname="MetricsDecisionHookGap",alertstate="firing"': "1x60",
     }
-    asked = {
-        "tests": [
-            {
-                "interval": "1s",
-                "input_series": [
-                    {"series": f"ALERTS{{{labels}}}", "values": values} for labels, values in states.items()
-                ],
-                "promql_expr_test": [
-                    {
-                        "expr": query,
-                        "eval_time": "60s",
-                        "exp_samples": [{"labels": '{alertname="Firing",alertstate="firing"}', "value": 60}],
-                    }
-                ],
-            }
-        ]
-    }
-    assert _promtool(tmp_path, asked) == ""
+    series = [{"series": f"ALERTS{{{labels}}}", "values": values} for labels, values in states.items()]
+    wanted = [{"expr": query, "eval_time": "60s", "exp_samples": [expected]}]
+    return _promtool(tmp_path, {"tests": [{"interval": "1s", "input_series": series, "promql_expr_test": wanted}]})

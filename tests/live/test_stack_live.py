@@ -24,7 +24,6 @@ from sim import stack, tools
 from sim.places import Places, places, shipped
 from sim.stack import procs
 from sim.stack.state import Home
-from tests.patience import ended, until
 
 pytestmark = pytest.mark.live
 
@@ -54,7 +53,10 @@ time.sleep(120)
 
 def eventually(condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
     """Wait until `condition` holds."""
-    assert until(condition, within_s), f"not within {within_s:g} s: {what}"
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_a_stack_goes_with_the_runner_that_holds_it(here: Places, mode: str, unt
     """Whichever way the runner ends, an owned stack goes with it; one that is to stay, only while not yet ready."""
     with runner(here, mode, until) as process:
         os.killpg(process.pid, number)
-        ended(process, 20)
+        process.wait(20)
     if mode == "owned":
         eventually(lambda: none_left(here), "no process left")
         eventually(lambda: not (here.stacks / "default" / "work").exists(), "no data left")
@@ -140,7 +142,7 @@ def test_a_stack_that_is_to_stay_outlives_its_runner(here: Places) -> None:
     """After `sim up` has said that the stack is up, not even SIGKILL of its whole group takes the stack along."""
     with runner(here, "free", "up") as process:
         os.killpg(process.pid, signal.SIGKILL)
-        ended(process, 20)
+        process.wait(20)
     found = stack.find("default", here)
     assert found is not None
     assert set(found.processes) == {"a", "b"}
@@ -166,7 +168,7 @@ def test_a_watchdog_holds_an_owned_stack_until_it_ends(here: Places) -> None:
         words = next(line.split() for line in process.stdout if line.startswith("dog "))
         assert process.stdout.readline() == "up\n"
         process.kill()
-        ended(process, 20)
+        process.wait(20)
     time.sleep(1.0)
     assert stack.find("default", here) is not None
     os.kill(int(words[1]), signal.SIGKILL)

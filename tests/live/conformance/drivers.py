@@ -18,8 +18,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.patience import ended
-
 HERE = Path(__file__).parent
 
 
@@ -238,5 +236,5 @@ class Node:
 
     def close(self):
         self._process.stdin.close()
-        ended(self._process, 10)
+        self._process.wait(10)
         self._process.stdout.close()

@@ -22,7 +22,6 @@ from typing import Any
 
 from tests.conftest import tool
 from tests.live.second import recorder, shop
-from tests.patience import ended
 from tests.ports import free_port
 
 TOKEN = "only-for-the-shop"
@@ -159,10 +158,10 @@ def _process(folder: Path, name: str, argv: list[str]) -> Iterator[subprocess.Po
     finally:
         process.terminate()
         try:
-            ended(process, 10)
+            process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
-            ended(process, 10)
+            process.wait(10)
 
 
 @contextlib.contextmanager
