@@ -140,12 +140,20 @@ def table(server):
         server.rows("DROP TABLE hot")
 
 
-class Consumer:
-    """Reads the slot `feed`; when its connection breaks it comes back, if it `may`; `refused` is what it was told."""
+#: How long a consumer that is to be looked at while it is away waits for that, seconds.
+LOOKED_AT_S = 1.0
 
-    def __init__(self, server, url=None):
+
+class Consumer:
+    """Reads the slot `feed`; when its connection breaks it comes back, if it `may`; `refused` is what it was told.
+
+    It comes back at once, or (`shows`) when somebody has `found` it away, and after `LOOKED_AT_S` in any case.
+    """
+
+    def __init__(self, server, url=None, shows=False):
         self.url = url or server.url
         self.server, self.may, self.stop = server, threading.Event(), threading.Event()
+        self.shows, self.missed = shows, threading.Event()
         self.refused = []
         self.streaming = threading.Event()
         self.may.set()
@@ -167,7 +175,16 @@ class Consumer:
                 finally:
                     db.close()
             self.streaming.clear()
+            self.missed.clear()
+            if self.shows and not self.stop.is_set():
+                self.missed.wait(LOOKED_AT_S)
             self.stop.wait(0.02)
+
+    def found(self):
+        """Look who has the slot (`feed`)."""
+        if not (there := feed(self.server)):
+            self.missed.set()
+        return there
 
     def _read(self, db, cursor):
         cursor.start_replication(slot_name="feed", decode=False)
@@ -181,6 +198,7 @@ class Consumer:
         """Let it end, and drop its slot."""
         self.stop.set()
         self.may.set()
+        self.missed.set()
         self.thread.join(10)
         slots = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'feed' AND active"
         for _ in range(500):
@@ -191,9 +209,9 @@ class Consumer:
 
 
 @contextlib.contextmanager
-def consumer(server, url=None):
+def consumer(server, url=None, shows=False):
     """Have a slot `feed` with a consumer that streams from it, as the server sees it; `url` is another way to it."""
-    made = Consumer(server, url)
+    made = Consumer(server, url, shows)
     try:
         query = "SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"
         for _ in range(500):

@@ -29,10 +29,10 @@ async def fake_target():
 
 @asynccontextmanager
 async def apart_target():
-    """Yield the same for an injector in another process: the consumer comes back by itself."""
+    """Yield the same for an injector in another process: the consumer comes back by itself, once it was missed."""
     server = postgres_target.primary()
-    with postgres_target.consumer(server):
-        yield {"postgres": Door(url=server.url)}, {"slot": "feed"}, lambda: postgres_target.feed(server)
+    with postgres_target.consumer(server, shows=True) as made:
+        yield {"postgres": Door(url=server.url)}, {"slot": "feed"}, made.found
 
 
 @pytest.fixture
