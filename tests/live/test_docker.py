@@ -169,7 +169,7 @@ def test_the_same_fault_twice_is_refused_before_and_no_error_after(shared: Room,
 
 def test_a_killed_one_is_gone_when_it_is_healthy_again(shared: Room) -> None:
     """Its health check has the last word; a container that was unhealthy before is not waited for."""
-    check = {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"], "interval": 10**9}
+    check = {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"], "interval": 2 * 10**9}
     box = shared.start("healthy", last=50, healthcheck=check)
     until(lambda: shared.tell(box)["health"] == "healthy", "healthy container")
     kind, where, receipt = applied(shared, "docker.kill", container=box)

@@ -70,7 +70,7 @@ def test_kill_nine_while_start_is_at_work(place: Place) -> None:
     runner = place.start("sim.cli", "run", "drill.yaml", "--target", "guarded")
     eventually(lambda: pid.exists() and bool(pid.read_text().strip()), runner)
     start = psutil.Process(int(pid.read_text()))
-    assert start.cmdline() == ["sleep", "7"]
+    eventually(lambda: start.cmdline() == ["sleep", "7"], runner)  # a moment after it has told its pid
     runner.kill()
     eventually(lambda: not start.is_running() or start.status() == psutil.STATUS_ZOMBIE)
     eventually(lambda: undo.read(programs.run() / "undo.jsonl").closed)

@@ -153,8 +153,9 @@ def test_a_real_browser_views_the_page_and_nothing_is_lost(here: Here) -> None:
     told = here.rows("beacon")
     assert {row["agent"] for row in told} == {first["note"].removeprefix("visitor ")}
     assert {trace.split("-")[1] for trace in here.traces} >= {row["trace_id"] for row in told}
-    # The load of the machine adds to both; the dose is far beyond what it adds.
-    assert min(row["inp_ms"] for row in told[-2:]) >= max(128, told[0]["inp_ms"] + 200)
+    # What a busy machine adds it adds to some views, the first above all (a browser warms up); the dose is in each.
+    well, dosed = (min(row["inp_ms"] for row in rows) for rows in (before, told[-2:]))
+    assert dosed >= max(128, well + 200)
 
 
 @pytest.mark.timeout(120)

@@ -19,6 +19,9 @@ from tests.ports import free_port
 pytestmark = pytest.mark.live
 TOKEN = "a-token-of-the-tests"
 
+#: How long a service may take to answer, seconds: as long as those of a stack.
+START_S = 120
+
 
 def call(url, body=None, method=None, **headers):
     """Return (status, JSON) of one request."""
@@ -32,6 +35,14 @@ def call(url, body=None, method=None, **headers):
             return error.code, json.loads(error.read())
 
 
+def healthy(port):
+    """Whether a service answers that it is well."""
+    try:
+        return call(f"http://127.0.0.1:{port}/healthz")[0] == 200
+    except OSError:
+        return False
+
+
 @contextmanager
 def service(module, port, *options, **environment):
     """Run a service until the block ends; wait until it is healthy."""
@@ -39,13 +50,11 @@ def service(module, port, *options, **environment):
         [sys.executable, "-m", module, "--port", str(port), *options], env={**os.environ, **environment}
     )
     try:
-        for _ in range(200):
+        late = time.monotonic() + START_S
+        while not healthy(port):
             assert process.poll() is None, f"{module} ended with {process.returncode}"
-            try:
-                if call(f"http://127.0.0.1:{port}/healthz")[0] == 200:
-                    break
-            except urllib.error.URLError:
-                time.sleep(0.05)
+            assert time.monotonic() < late, f"{module} does not answer"
+            time.sleep(0.05)
         yield process
     finally:
         process.kill()

@@ -63,6 +63,10 @@ def test_alertmanager_routes_each_owner_to_the_executor_and_its_own_receiver(tmp
         )
 
 
+#: How long a program may take to answer, seconds: as long as those of a stack.
+START_S = 120.0
+
+
 def until(probe: Callable[[], Any], what: str, wait_s: float = 15.0) -> Any:
     """Return the probe's first true answer."""
     end = time.monotonic() + wait_s
@@ -70,7 +74,7 @@ def until(probe: Callable[[], Any], what: str, wait_s: float = 15.0) -> Any:
         try:
             if found := probe():
                 return found
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             pass
         time.sleep(0.05)
     raise AssertionError(f"no {what} within {wait_s:g} s")
@@ -95,7 +99,7 @@ def chain(folder: Path) -> Iterator[dict[str, str]]:
         try:
             running += [subprocess.Popen(each, stdout=log, stderr=log, cwd=ROOT) for each in commands]
             for url in (f"{urls['am']}/-/ready", f"{urls['executor']}/healthz", f"{urls['sinks']}/healthz"):
-                until(lambda url=url: requests.get(url, timeout=1).ok, url)  # type: ignore[misc]
+                until(lambda url=url: requests.get(url, timeout=1).ok, url, START_S)  # type: ignore[misc]
             yield urls
         finally:
             for process in running:
