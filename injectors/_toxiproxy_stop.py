@@ -33,6 +33,10 @@ from sim.whereabouts import loopback
 #: gives one withdrawal ten.
 READ_S, CHANGE_S, ALL_S, RESTART_S = 1.0, 1.5, 9.0, 2.5
 _PAUSE_S = 0.1
+#: How often a change that puts the link back is asked for in one attempt: a server that has just started may be slow,
+#: and the port of a link that was away for a moment may be somebody's (a client that connects there may be its own
+#: other end).
+_TRIES = 3
 _KEPT = 64
 
 _did: dict[str, list[JSON]] = {}
@@ -221,14 +225,22 @@ class _Ladder:
         *,
         must: bool = False,
     ) -> bool:
-        """Ask for one change, tell what came of it, and say whether it was answered as hoped."""
-        try:
-            await ask(self._site, method, path, json=json, accept=accept, total_s=CHANGE_S)
-        except InjectionError as error:
-            if must:
-                raise
-            self._tell(str(error))
-            return False
+        """Ask for one change, tell what came of it, and say whether it was answered as hoped.
+
+        One that `must` be is asked for again while there is time, and then raises what the server said last.
+        """
+        for again in range(_TRIES - 1, -1, -1):
+            try:
+                await ask(self._site, method, path, json=json, accept=accept, total_s=CHANGE_S)
+            except InjectionError as error:
+                if must and (not again or self._left_s() < CHANGE_S):
+                    raise
+                self._tell(str(error))
+                if not must:
+                    return False
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                break
         self._tell(what)
         return True
 

@@ -1,7 +1,8 @@
 """A small Toxiproxy in this process, for the tests of the faults of a link: its API, real links, and a stuck lock.
 
 Links are real sockets to an upstream that answers HTTP and a PostgreSQL request for TLS. Of the toxics it does what the
-tests look at. `sim` makes it say of itself what `sim proxy` says, and count. `stuck` names calls that never answer.
+tests look at. `sim` makes it say of itself what `sim proxy` says, and count. `stuck` names calls that never answer,
+`refusals` how often others are answered with an error first.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Toxiproxy:
 
     def __init__(self, sim=False, version="2.12.0"):
         self.sim, self.version, self.links, self.stuck, self.asked = sim, version, {}, set(), []
-        self.loosened = {}
+        self.loosened, self.refusals = {}, {}
 
     def state(self):
         """Return what a fault changes: which links are cut, and every toxic."""
@@ -130,6 +131,9 @@ class Toxiproxy:
         if what in self.stuck:
             await asyncio.Event().wait()
         self.stuck -= set(self.loosened.get(what, ()))
+        if self.refusals.get(what, 0) > 0:
+            self.refusals[what] -= 1
+            return web.Response(text='{"error":"address already in use","status":500}\n', status=500)
         if name and name not in self.links:
             return web.Response(text='{"error":"proxy not found","status":404}\n', status=404)
         call = {"version": self.about, "proxies": self.index}.get(request.path.strip("/"), self.one)

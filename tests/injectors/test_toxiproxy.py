@@ -388,6 +388,28 @@ def test_a_link_that_somebody_deleted_is_there_again_afterwards():
     assert (asked, did, said, gone) == (["POST /proxies"], ["link db created as before"], None, True)
 
 
+@pytest.mark.parametrize(("refusals", "called", "well"), [(2, 3, True), (3, 3, False)])
+@pytest.mark.parametrize("call", ["POST /proxies", "PATCH link"])
+def test_a_link_whose_port_is_somebody_s_for_a_moment_is_put_back_all_the_same(call, refusals, called, well):
+    """Created or enabled by the third try, each refusal told; after that it is the next attempt's, and it says why."""
+
+    async def before(toxiproxy):
+        await toxiproxy.links["db"].disable()
+        if call == "POST /proxies":
+            del toxiproxy.links["db"]
+        else:
+            toxiproxy.links["db"].toxics.clear()
+        toxiproxy.refusals = {call: refusals}
+
+    asked, did, said, gone = withdrawn([], before=before)
+    where = "URL/proxies" if call == "POST /proxies" else "URL/proxies/db"
+    why = f'{call.split()[0]} {where}: 500 {{"error":"address already in use","status":500}}'
+    done = "link db created as before" if call == "POST /proxies" else "link enabled"
+    assert (asked, did, said, gone) == (
+        [call] * called, [why, why, *[done] * well], None if well else why, well,
+    )  # fmt: skip
+
+
 def test_a_link_that_somebody_moved_is_looked_at_where_it_is_now():
     """The fault is gone, and so is the old address: one has nothing to do with the other."""
 
