@@ -31,8 +31,7 @@ from sim.secret import Secrets
 from sim.target import Door
 from tests.conftest import missing
 from tests.ports import free_port
-
-STARTED_S = 60
+from tests.waits import ENDS_S, START_S
 
 
 def _tied():
@@ -66,12 +65,12 @@ class Running:
     def stop(self):
         """Stop it, its data kept."""
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(ENDS_S)
 
     def _wait(self):
         """Wait until it takes connections."""
         tried = threading.Event()
-        for _ in range(STARTED_S * 50):
+        for _ in range(round(START_S / 0.02)):
             with contextlib.suppress(psycopg2.OperationalError):
                 self.connect().close()
                 return

@@ -22,6 +22,7 @@ import psycopg2
 import pytest
 
 from tests.ports import free_port
+from tests.waits import ENDS_S
 
 pytestmark = pytest.mark.live
 TABLES = ("mbp_markets", "mbp_quotes", "mbp_resolutions", "mbp_abuse_events", "mbp_trades")
@@ -151,7 +152,7 @@ class Platform:
 
     def kill(self, name, number=signal.SIGKILL):
         self.processes[name].send_signal(number)
-        self.processes[name].wait(10)
+        self.processes[name].wait(ENDS_S)
 
     def stop(self):
         with contextlib.ExitStack() as stack:  # whatever one of them does, all are ended
@@ -165,7 +166,7 @@ class Platform:
 
     def _ended(self, name):
         try:
-            self.processes[name].wait(10)
+            self.processes[name].wait(ENDS_S)
         except subprocess.TimeoutExpired:
             self.kill(name, signal.SIGABRT)  # it writes down where it hangs
             pytest.fail(f"{name} does not end")
@@ -302,7 +303,7 @@ def test_a_killed_postmaster_ends_its_launcher_and_is_recovered(platform):
     """Its orphans are ended by the next launcher, which starts on the same folder."""
     with trading(platform):
         os.kill(platform.server_pid(), signal.SIGKILL)
-        assert platform.processes["postgres"].wait(10) == 1
+        assert platform.processes["postgres"].wait(ENDS_S) == 1
         platform.start("postgres")
     platform.equal_within(25)
 

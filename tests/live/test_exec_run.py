@@ -13,6 +13,7 @@ from sim import undo
 from tests.injectors.test_exec_run import SCRIPT
 from tests.live.guarded import profile
 from tests.live.test_guard_live import Place, eventually, kinds, outcome, place, told
+from tests.waits import ENDS_S
 
 __all__ = ["place"]  # the fixture
 
@@ -54,7 +55,7 @@ def test_kill_nine_and_the_watchdog_runs_stop(place: Place) -> None:
         "verify": {"exit": 0, "said": f"verify {flag.name}"}
     }
     runner.kill()
-    runner.wait(10)
+    runner.wait(ENDS_S)
     eventually(lambda: undo.read(programs.run() / "undo.jsonl").closed)
     assert programs.flags() == []
     withdrawn = [line for line in (programs.run() / "undo.jsonl").read_text().splitlines() if '"withdrawn"' in line]

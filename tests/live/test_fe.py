@@ -25,6 +25,7 @@ from tests.conftest import tool
 from tests.live.chains import Bench
 from tests.live.test_mbp_kill import TOKEN, call, service
 from tests.ports import free_port
+from tests.waits import ENDS_S
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -87,7 +88,7 @@ def here(tmp_path: Path) -> Iterator[Here]:
                 yield made
     finally:
         collector.terminate()
-        assert collector.wait(10) == 0
+        assert collector.wait(ENDS_S) == 0
 
 
 @contextlib.contextmanager
@@ -110,7 +111,7 @@ def visitor(here: Here, **environment: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(ENDS_S)
         process.stdin.close()
         process.stdout.close()
 
@@ -197,7 +198,7 @@ def test_a_runner_that_is_killed_leaves_no_visitor(tmp_path: Path) -> None:
             record = _company(tmp_path, runner)
         finally:
             runner.kill()
-            runner.wait(10)
+            runner.wait(ENDS_S)
         pid, started = int(record["pid"]), float(record["started"])
         end = time.monotonic() + 20
         while time.monotonic() < end and (alive(pid, started) or _open(tmp_path)):

@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import tool
 from tests.live.chains import Bench
+from tests.waits import ENDS_S
 
 
 def _bench(tmp_path: Path, name: str) -> Bench:
@@ -51,7 +52,7 @@ def _killed(bench: Bench, *also: str) -> None:
     for each in doomed:
         each.kill()
     assert len(doomed) == 1 + len(also)
-    runner.communicate(timeout=10)
+    runner.communicate(timeout=ENDS_S)
 
 
 def _clean(bench: Bench) -> bool:
@@ -62,7 +63,7 @@ def _clean(bench: Bench) -> bool:
 def test_kill_nine_and_the_watchdog_finishes(tmp_path: Path) -> None:
     """kill -9 of the runner after the action: fault gone and gate open again with nobody's help, nothing to recover."""
     bench = _bench(tmp_path, "watched")
-    assert bench.sim("up", "--target", "mbp-local.yaml", "--stack", "watched").returncode == 0
+    assert bench.up().returncode == 0
     try:
         _killed(bench)
         assert _eventually(lambda: _clean(bench) and bench.ask("release", "GET", "/release")["gate"] == "open", 30)
@@ -75,7 +76,7 @@ def test_kill_nine_and_the_watchdog_finishes(tmp_path: Path) -> None:
 def test_kill_nine_of_everything_then_recover(tmp_path: Path) -> None:
     """The watchdog killed too: the lease ends the fault, a new run is refused, recover finishes, then does nothing."""
     bench = _bench(tmp_path, "killed")
-    assert bench.sim("up", "--target", "mbp-local.yaml", "--stack", "killed").returncode == 0
+    assert bench.up().returncode == 0
     try:
         _killed(bench, "sim.watchdog")
         assert _eventually(lambda: _clean(bench), 15), "the lease of 10 s did not end the fault"
@@ -112,5 +113,5 @@ def test_kill_nine_of_the_owner_leaves_no_process(tmp_path: Path) -> None:
     assert bench.wait_for("fault.effective")
     pids = [bench.pid(name) for name in ("prometheus", "engine", "executor", "sinks")]
     os.kill(runner.pid, signal.SIGKILL)
-    runner.communicate(timeout=10)
+    runner.communicate(timeout=ENDS_S)
     assert _eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), 20)

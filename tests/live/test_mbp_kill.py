@@ -15,12 +15,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.ports import free_port
+from tests.waits import ENDS_S, START_S
 
 pytestmark = pytest.mark.live
 TOKEN = "a-token-of-the-tests"
-
-#: How long a service may take to answer, seconds: as long as those of a stack.
-START_S = 120
 
 
 def call(url, body=None, method=None, **headers):
@@ -58,7 +56,7 @@ def service(module, port, *options, **environment):
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(ENDS_S)
 
 
 def test_a_killed_engine_loses_no_swap_and_keeps_no_fault(tmp_path):
@@ -122,7 +120,7 @@ def test_a_killed_engine_loses_no_event_freeze_or_flag_and_releases_what_was_hel
         assert call(f"{base}/v1/flags/mbp.create_market", {"on": False, **why}, "PUT")[0] == 200
         frozen = call(f"{base}/v1/markets/m1/frozen", {"frozen": True, **why}, "PUT")
         engine.send_signal(signal.SIGKILL)
-        engine.wait(10)
+        engine.wait(ENDS_S)
     with service(*options, **environment):
         assert call(f"{base}/v1/markets/m1") == frozen
         assert call(f"{base}/v1/markets", {"question": "?", "reserve": "1000"})[1]["error"] == "flag_off"
@@ -146,15 +144,15 @@ def test_a_killed_release_controller_loses_no_change(tmp_path):
     with service(*options) as release:
         state = call(f"{base}/release/gate", {"state": "blocked", "reason": "r"}, "PUT")[1]
         release.send_signal(signal.SIGKILL)
-        release.wait(10)
+        release.wait(ENDS_S)
     with service(*options) as release:
         assert call(f"{base}/release")[1] == state
         state = call(f"{base}/release/rollback", {"reason": "p95"}, "POST")[1]
         assert call(f"{base}/v1/markets")[0] == 502
         release.send_signal(signal.SIGKILL)
-        release.wait(10)
+        release.wait(ENDS_S)
     with service(*options) as release:
         assert call(f"{base}/release")[1] == state
         assert [row["event"] for row in call(f"{base}/release/audit")[1]["rows"]] == ["gate", "rollback"]
         release.send_signal(signal.SIGTERM)
-        assert release.wait(5) == 0
+        assert release.wait(ENDS_S) == 0

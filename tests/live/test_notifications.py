@@ -18,6 +18,7 @@ import requests
 from mbp.hooks.table import load
 from tests.conftest import ROOT, tool
 from tests.ports import free_port
+from tests.waits import ENDS_S, START_S
 
 pytestmark = pytest.mark.live
 PROM = ROOT / "mbp" / "ops" / "prom"
@@ -63,10 +64,6 @@ def test_alertmanager_routes_each_owner_to_the_executor_and_its_own_receiver(tmp
         )
 
 
-#: How long a program may take to answer, seconds: as long as those of a stack.
-START_S = 120.0
-
-
 def until(probe: Callable[[], Any], what: str, wait_s: float = 15.0) -> Any:
     """Return the probe's first true answer."""
     end = time.monotonic() + wait_s
@@ -105,7 +102,7 @@ def chain(folder: Path) -> Iterator[dict[str, str]]:
             for process in running:
                 process.terminate()
             for process in running:
-                process.wait(10)
+                process.wait(ENDS_S)
 
 
 def shape(value: Any) -> Any:

@@ -23,6 +23,7 @@ from typing import Any
 from tests.conftest import tool
 from tests.live.second import recorder, shop
 from tests.ports import free_port
+from tests.waits import ENDS_S
 
 TOKEN = "only-for-the-shop"
 
@@ -158,10 +159,10 @@ def _process(folder: Path, name: str, argv: list[str]) -> Iterator[subprocess.Po
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(ENDS_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(ENDS_S)
 
 
 @contextlib.contextmanager
