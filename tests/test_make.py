@@ -184,3 +184,21 @@ def test_ci_ends_as_make_did_and_repeats_what_pytest_said(tmp_path, code):
     lines = done.stdout.splitlines()
     assert lines[0] == "test, CI=true"
     assert lines[-2:] == [f"--- .ci/run: make test ended with {code}; pytest said:", closing]
+
+
+def _may_ask_for_more():
+    """Whether this user may give a session of its own more of the processors (Linux with autogroups, as root)."""
+    asks = ["sh", "-c", "echo -1 >/proc/self/autogroup"]
+    return subprocess.run(asks, stderr=subprocess.DEVNULL, start_new_session=True).returncode == 0
+
+
+@pytest.mark.skipif(not _may_ask_for_more(), reason="needs root and a kernel that shares by session")
+def test_ci_asks_for_more_of_the_processors_and_gives_it_back(tmp_path):
+    """Beside stacks, each a session of its own, the tests' session would get too little; afterwards it is as it was."""
+    told = "sed 's/.* nice/nice/' /proc/self/autogroup"
+    script(tmp_path / "bin" / "make", f"#!/bin/sh\n{told}\n")
+    shutil.copytree(ROOT / ".ci", tmp_path / "tree" / ".ci")
+    env = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    words = ["sh", "-c", f"echo 3 >/proc/self/autogroup; {tmp_path}/tree/.ci/run; {told}"]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, start_new_session=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("nice")] == ["nice -8", "nice 3"]
