@@ -114,7 +114,8 @@ async def _second(bench: Bench) -> tuple[int, str, dict[str, Any]]:
     """Start a second runner on the target of a first one that is at work; return how it ended, and the store's list."""
     address = await bench.space("shared")
     folder = bench.folder / "runs" / "first"
-    first = await bench.start({"id": "first", "folder": str(folder), "store": address})
+    long = {"faults": ["store.leased(duration=4)", "store.loose(duration=4)"], "hold": "full"}
+    first = await bench.start({"id": "first", "folder": str(folder), "store": address, **long})
     while not (await bench.look("shared"))["faults"]:
         await asyncio.sleep(0.02)
     other = bench.folder / "runs" / "second"

@@ -91,7 +91,7 @@ def _victim(job: dict[str, Any], names: Catalogue, plan: Any) -> int:
         for fd, target in ((null, 0), (out, 1), (out, 2)):
             os.dup2(fd, target)
         if job.get("faults"):
-            plan = victim.planned(names, tuple(job["faults"]))
+            plan = victim.planned(names, tuple(job["faults"]), job.get("hold", "witnessed"))
         match job.get("do", "run"):
             case "host":
                 if not job["shared"]:  # a server runs as another user, who must come to its files
