@@ -23,9 +23,11 @@ exec '%s' "$@"
 
 
 def call(*command: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with these variables added, and return how it ended."""
+    """Run a command with these variables added, in a session of its own, and return how it ended."""
     environment = {**os.environ, **more}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, start_new_session=True
+    )
 
 
 def script(path: Path, text: str) -> Path:
@@ -199,6 +201,6 @@ def test_ci_asks_for_more_of_the_processors_and_gives_it_back(tmp_path):
     script(tmp_path / "bin" / "make", f"#!/bin/sh\n{told}\n")
     shutil.copytree(ROOT / ".ci", tmp_path / "tree" / ".ci")
     env = {**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    words = ["sh", "-c", f"echo 3 >/proc/self/autogroup; {tmp_path}/tree/.ci/run; {told}"]
+    words = ["sh", "-c", f"echo 3 >/proc/self/autogroup; sleep 0.2; {tmp_path}/tree/.ci/run; {told}"]
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, start_new_session=True)
     assert [line for line in done.stdout.splitlines() if line.startswith("nice")] == ["nice -8", "nice 3"]

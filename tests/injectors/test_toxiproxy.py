@@ -410,6 +410,44 @@ def test_a_link_whose_port_is_somebody_s_for_a_moment_is_put_back_all_the_same(c
     )  # fmt: skip
 
 
+def test_no_try_is_begun_that_would_end_after_the_attempt():
+    """Refused, and less is left than one more change may take: it is the next attempt's."""
+
+    async def before(toxiproxy):
+        await toxiproxy.links.pop("db").disable()
+        toxiproxy.refusals = {"POST /proxies": 1}
+        stop.ALL_S = stop.CHANGE_S  # `quick` puts it back
+
+    asked, did, said, gone = withdrawn([], before=before)
+    assert (asked, did, gone) == (["POST /proxies"], [], False)
+    assert "address already in use" in said
+
+
+def test_a_server_that_does_not_answer_is_not_asked_thrice():
+    """The rungs above have the time instead."""
+
+    async def before(toxiproxy):
+        await toxiproxy.links["db"].disable()
+        toxiproxy.links["db"].toxics.clear()
+
+    asked, did, said, gone = withdrawn(["PATCH link"], before=before)
+    assert (asked, did, said, gone) == (["PATCH link"], [], "PATCH URL/proxies/db: no answer within 0.3 s", False)
+
+
+def test_a_link_that_is_made_anew_is_made_by_a_later_try():
+    """Its port was somebody's for a moment: no reason to kill its server."""
+
+    async def before(toxiproxy):
+        toxiproxy.refusals = {"POST /proxies": 2}
+
+    asked, did, said, gone = withdrawn(
+        ["DELETE toxic", "GET /proxies"], {"POST /proxies": ["GET /proxies"]}, before=before
+    )
+    refused = 'POST URL/proxies: 500 {"error":"address already in use","status":500}'
+    assert asked == ["PATCH link", "DELETE link", *["POST /proxies"] * 3]
+    assert (did[-4:], said, gone) == (["link deleted", refused, refused, "link created anew"], None, True)
+
+
 def test_a_link_that_somebody_moved_is_looked_at_where_it_is_now():
     """The fault is gone, and so is the old address: one has nothing to do with the other."""
 

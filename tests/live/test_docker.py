@@ -127,7 +127,7 @@ def test_a_signal_to_an_init_is_not_proven(shared: Room) -> None:
     told = probe.evidence[box]
     assert not probe.holds
     assert (told["status"], len(told["stopped"]), len(told["running_on"])) == ("running", 1, 1)  # type: ignore[index,call-overload,arg-type]
-    assert shared.answers(31)
+    until(lambda: shared.answers(31), "page, served on")
     assert undone(kind, where, receipt).holds
     assert shared.tell(box)["stopped"] == []
 
@@ -169,7 +169,7 @@ def test_the_same_fault_twice_is_refused_before_and_no_error_after(shared: Room,
 
 def test_a_killed_one_is_gone_when_it_is_healthy_again(shared: Room) -> None:
     """Its health check has the last word; a container that was unhealthy before is not waited for."""
-    check = {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"], "interval": 2 * 10**9}
+    check = {"test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/"], "interval": 3 * 10**9}
     box = shared.start("healthy", last=50, healthcheck=check)
     until(lambda: shared.tell(box)["health"] == "healthy", "healthy container")
     kind, where, receipt = applied(shared, "docker.kill", container=box)

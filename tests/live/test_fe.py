@@ -182,7 +182,7 @@ def test_without_a_browser_its_views_are_synthetic_and_say_so(here: Here) -> Non
     assert told == [(step, ms, "synthetic: no browser asked for") for step, ms in enumerate((128, 144, 136))]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_runner_that_is_killed_leaves_no_visitor(tmp_path: Path) -> None:
     """`kill -9` of the runner while its visitor makes the baseline: it goes, and the watchdog closes the journal."""
     bench = Bench(tmp_path, "fe-killed", ("web_cwv_regression",))

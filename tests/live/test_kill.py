@@ -59,7 +59,7 @@ def _clean(bench: Bench) -> bool:
     return not bench.ask("engine", "GET", "/faults", token=True)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_kill_nine_and_the_watchdog_finishes(tmp_path: Path) -> None:
     """kill -9 of the runner after the action: fault gone and gate open again with nobody's help, nothing to recover."""
     bench = _bench(tmp_path, "watched")
@@ -72,7 +72,7 @@ def test_kill_nine_and_the_watchdog_finishes(tmp_path: Path) -> None:
         bench.sim("down", "--stack", "watched")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_kill_nine_of_everything_then_recover(tmp_path: Path) -> None:
     """The watchdog killed too: the lease ends the fault, a new run is refused, recover finishes, then does nothing."""
     bench = _bench(tmp_path, "killed")
@@ -91,7 +91,7 @@ def test_kill_nine_of_everything_then_recover(tmp_path: Path) -> None:
         bench.sim("down", "--stack", "killed")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_interrupt_withdraws_and_takes_the_stack_down(tmp_path: Path) -> None:
     """SIGINT while the fault bites: exit 130, the journal closed, and no process of the stack left."""
     bench = _bench(tmp_path, "interrupted")
@@ -105,7 +105,7 @@ def test_interrupt_withdraws_and_takes_the_stack_down(tmp_path: Path) -> None:
     assert _eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), 15)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_kill_nine_of_the_owner_leaves_no_process(tmp_path: Path) -> None:
     """kill -9 of a runner that brought its stack up: the stack goes with it, and with the stack the fault."""
     bench = _bench(tmp_path, "orphaned")

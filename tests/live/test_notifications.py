@@ -124,10 +124,10 @@ def test_a_real_alertmanager_tells_owner_and_executor_with_records(tmp_path: Pat
             rows: list[dict[str, Any]] = requests.get(f"{urls['sinks']}/received", timeout=2).json()["rows"]
             return rows if len(rows) >= count else []
 
-        requests.post(f"{urls['am']}/api/v2/alerts", json=[posted], timeout=2).raise_for_status()
+        requests.post(f"{urls['am']}/api/v2/alerts", json=[posted], timeout=10).raise_for_status()
         until(lambda: received(3), "message")
         ended = {**posted, "endsAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 1))}
-        requests.post(f"{urls['am']}/api/v2/alerts", json=[ended], timeout=2).raise_for_status()
+        requests.post(f"{urls['am']}/api/v2/alerts", json=[ended], timeout=10).raise_for_status()
         rows = until(lambda: received(6), "resolved message")
         execution = until(
             lambda: requests.get(f"{urls['executor']}/v1/executions", timeout=2).json()["rows"], "execution"

@@ -157,7 +157,7 @@ from sim.injector import Site
 from sim.secret import Secrets
 from sim.target import Door
 async def main():
-    site = Site("r2-0", "r2", {"postgres": Door(url=sys.argv[1])}, Secrets({}), ttl_s=2.0)
+    site = Site("r2-0", "r2", {"postgres": Door(url=sys.argv[1])}, Secrets({}), ttl_s=4.0)
     receipt = (await injector.prepare(site, injector.params.model_validate({"table": "mbp_quotes"}))).receipt
     await injector.apply(site, receipt)
     print("held", flush=True)
@@ -181,7 +181,7 @@ def test_a_runner_that_is_gone_or_hangs_holds_no_lock(platform, number):
     with subprocess.Popen([sys.executable, "-c", HOLDER, platform.url], stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout.readline() == b"held\n"
-            time.sleep(3)
+            time.sleep(5)
             assert held() == 1, "renewed beyond its lease"
             os.kill(holder.pid, number)
             deadline = time.monotonic() + WITHIN_S

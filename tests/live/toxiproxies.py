@@ -97,6 +97,7 @@ class Upstream:
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.sent = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -110,7 +111,7 @@ class Upstream:
             while got := client.recv(65536):
                 if got == b"bulk":
                     while True:
-                        client.sendall(b"x" * 65536)
+                        self.sent += client.send(b"x" * 65536)
                 client.sendall(got)
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ groups:
   - name: shop
     rules:
       - alert: ShopErrorsHigh
-        expr: shop_error_ratio > 0.05
+        expr: max_over_time(shop_error_ratio[5s]) > 0.05
         for: 1s
         labels: {team: PAYMENTS}
 """
