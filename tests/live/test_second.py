@@ -169,16 +169,22 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
                     words, cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
                 )
                 assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            # The run is over when the alert is; Alertmanager says so a moment later.
+            shop.wait(lambda: len(_received(folder)) > 1, "the message that it is over")
         finally:
             for process in background:
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(ENDS_S) == 0
         assert shop.shop.flag is False
-    rows = [json.loads(line) for line in (folder / "inbox.jsonl").read_text().splitlines()]
-    assert [(row["address"], row["payload"]["status"]) for row in rows] == [
+    assert [(row["address"], row["payload"]["status"]) for row in _received(folder)] == [
         ("payments", "firing"),
         ("payments", "resolved"),
     ]
+
+
+def _received(folder: Path) -> list[dict[str, Any]]:
+    """Return what `sim inbox` has written down."""
+    return [json.loads(line) for line in (folder / "inbox.jsonl").read_text().splitlines()]
 
 
 def _wait_for(port: int) -> None:
