@@ -34,8 +34,8 @@ from sim.wire import Failure
 #: gives one withdrawal ten.
 READ_S, CHANGE_S, ALL_S, RESTART_S = 1.0, 1.5, 9.0, 2.5
 _PAUSE_S = 0.1
-#: How often a change that puts the link back is asked for in one attempt where the server refuses it: the port of a
-#: link that was away for a moment may be somebody's.
+#: How often a change is asked for in all where the server refuses it: the port of a link that was away for a moment
+#: may be somebody's.
 _TRIES = 3
 _KEPT = 64
 
@@ -127,9 +127,7 @@ class _Ladder:
         if link is None:
             await self._create(there)
         elif not link.enabled:
-            await self._change(
-                "PATCH", path_of(self._name), "link enabled", (200,), {"enabled": True}, must=True, tries=_TRIES
-            )
+            await self._change("PATCH", path_of(self._name), "link enabled", (200,), {"enabled": True}, must=True)
 
     async def _cut_and_open(self) -> bool:
         """Disable the link, so that its connections end; enable it once the toxic is gone."""
@@ -147,7 +145,7 @@ class _Ladder:
         """Delete the link and create it as the receipt knows it; the new one has no toxics."""
         if not await self._change("DELETE", path_of(self._name), "link deleted", (204, 404)):
             return False
-        if not await self._change("POST", "/proxies", "link created anew", (201,), self._form(), tries=_TRIES):
+        if not await self._change("POST", "/proxies", "link created anew", (201,), self._form()):
             return False
         there = await self._read()
         return there is not None and self._name in there and not self._in(there)
@@ -199,7 +197,7 @@ class _Ladder:
             what = f"link {form.get('name')} created as before"
             if self._left_s() < 0:
                 raise InjectionError(f"{self._where}: {self._last()}; no time is left in this attempt")
-            await self._change("POST", "/proxies", what, (201, 409), form, must=True, tries=_TRIES)
+            await self._change("POST", "/proxies", what, (201, 409), form, must=True)
 
     def _last(self) -> str:
         return str((_did.get(self._site.id) or ["nothing helped"])[-1])
@@ -228,14 +226,13 @@ class _Ladder:
         json: JSON = None,
         *,
         must: bool = False,
-        tries: int = 1,
     ) -> bool:
         """Ask for one change, tell what came of it, and say whether it was answered as hoped.
 
-        What is refused is asked for again, `tries` times in all, while there is time; where no answer came the other
-        rungs have the time. One that `must` be then raises what the server said last.
+        What is refused is asked for again while there is time; where no answer came the other rungs have the time. One
+        that `must` be then raises what the server said last.
         """
-        for again in range(tries - 1, -1, -1):
+        for again in range(_TRIES - 1, -1, -1):
             try:
                 await ask(self._site, method, path, json=json, accept=accept, total_s=CHANGE_S)
             except InjectionError as error:

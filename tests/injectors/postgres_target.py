@@ -31,7 +31,8 @@ from sim.secret import Secrets
 from sim.target import Door
 from tests.conftest import missing
 from tests.ports import free_port
-from tests.waits import ENDS_S, START_S
+
+STARTED_S = 60
 
 
 def _tied():
@@ -65,12 +66,12 @@ class Running:
     def stop(self):
         """Stop it, its data kept."""
         self.process.terminate()
-        self.process.wait(ENDS_S)
+        self.process.wait(10)
 
     def _wait(self):
         """Wait until it takes connections."""
         tried = threading.Event()
-        for _ in range(round(START_S / 0.02)):
+        for _ in range(STARTED_S * 50):
             with contextlib.suppress(psycopg2.OperationalError):
                 self.connect().close()
                 return

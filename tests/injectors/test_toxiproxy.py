@@ -423,6 +423,19 @@ def test_no_try_is_begun_that_would_end_after_the_attempt():
     assert "address already in use" in said
 
 
+def test_no_link_is_created_after_the_attempt():
+    """Others were created until then: the rest is the next attempt's."""
+
+    async def before(toxiproxy):
+        await toxiproxy.links.pop("db").disable()
+        stop.ALL_S = -1.0  # `quick` puts it back
+
+    asked, did, said, gone = withdrawn([], before=before)
+    assert (asked, did, said, gone) == (
+        [], [], "URL: link db: nothing helped; no time is left in this attempt", False,
+    )  # fmt: skip
+
+
 def test_a_server_that_does_not_answer_is_not_asked_thrice():
     """The rungs above have the time instead."""
 

@@ -41,7 +41,7 @@ def profile(store: str) -> dict[str, Any]:
             "load": {"kind": "gauge", "from": "store", "worse": "up"},
         },
         "steady_state": "load < 0.5",
-        "within": {"effect": 10, "recover": 15},
+        "within": {"effect": 3, "recover": 5},
         "restore": [{"fact": "gate", "url": f"{store}/gate", "json": {"gate": "{prior}"}}],
     }
 

@@ -127,7 +127,7 @@ def test_a_signal_to_an_init_is_not_proven(shared: Room) -> None:
     told = probe.evidence[box]
     assert not probe.holds
     assert (told["status"], len(told["stopped"]), len(told["running_on"])) == ("running", 1, 1)  # type: ignore[index,call-overload,arg-type]
-    until(lambda: shared.answers(31), "page, served on")
+    assert shared.answers(31)
     assert undone(kind, where, receipt).holds
     assert shared.tell(box)["stopped"] == []
 

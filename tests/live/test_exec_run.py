@@ -13,7 +13,6 @@ from sim import undo
 from tests.injectors.test_exec_run import SCRIPT
 from tests.live.guarded import profile
 from tests.live.test_guard_live import Place, eventually, kinds, outcome, place, told
-from tests.waits import ENDS_S
 
 __all__ = ["place"]  # the fixture
 
@@ -55,7 +54,7 @@ def test_kill_nine_and_the_watchdog_runs_stop(place: Place) -> None:
         "verify": {"exit": 0, "said": f"verify {flag.name}"}
     }
     runner.kill()
-    runner.wait(ENDS_S)
+    runner.wait(10)
     eventually(lambda: undo.read(programs.run() / "undo.jsonl").closed)
     assert programs.flags() == []
     withdrawn = [line for line in (programs.run() / "undo.jsonl").read_text().splitlines() if '"withdrawn"' in line]

@@ -25,7 +25,6 @@ from tests.conftest import tool
 from tests.live.chains import Bench
 from tests.live.test_mbp_kill import TOKEN, call, service
 from tests.ports import free_port
-from tests.waits import ENDS_S
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -88,7 +87,7 @@ def here(tmp_path: Path) -> Iterator[Here]:
                 yield made
     finally:
         collector.terminate()
-        assert collector.wait(ENDS_S) == 0
+        assert collector.wait(10) == 0
 
 
 @contextlib.contextmanager
@@ -111,7 +110,7 @@ def visitor(here: Here, **environment: str) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.wait(ENDS_S)
+        process.wait(10)
         process.stdin.close()
         process.stdout.close()
 
@@ -154,9 +153,8 @@ def test_a_real_browser_views_the_page_and_nothing_is_lost(here: Here) -> None:
     told = here.rows("beacon")
     assert {row["agent"] for row in told} == {first["note"].removeprefix("visitor ")}
     assert {trace.split("-")[1] for trace in here.traces} >= {row["trace_id"] for row in told}
-    # What a busy machine adds it adds to some views, the first above all (a browser warms up); the dose is in each.
-    well, dosed = (min(row["inp_ms"] for row in rows) for rows in (before, told[-2:]))
-    assert dosed >= max(128, well + 200)
+    # The load of the machine adds to both; the dose is far beyond what it adds.
+    assert min(row["inp_ms"] for row in told[-2:]) >= max(128, told[0]["inp_ms"] + 200)
 
 
 @pytest.mark.timeout(120)
@@ -198,7 +196,7 @@ def test_a_runner_that_is_killed_leaves_no_visitor(tmp_path: Path) -> None:
             record = _company(tmp_path, runner)
         finally:
             runner.kill()
-            runner.wait(ENDS_S)
+            runner.wait(10)
         pid, started = int(record["pid"]), float(record["started"])
         end = time.monotonic() + 20
         while time.monotonic() < end and (alive(pid, started) or _open(tmp_path)):

@@ -15,7 +15,6 @@ import pytest
 
 from tests.conftest import tool
 from tests.live.chains import Bench
-from tests.waits import ENDS_S
 
 
 def _bench(tmp_path: Path, name: str) -> Bench:
@@ -52,7 +51,7 @@ def _killed(bench: Bench, *also: str) -> None:
     for each in doomed:
         each.kill()
     assert len(doomed) == 1 + len(also)
-    runner.communicate(timeout=ENDS_S)
+    runner.communicate(timeout=10)
 
 
 def _clean(bench: Bench) -> bool:
@@ -113,5 +112,5 @@ def test_kill_nine_of_the_owner_leaves_no_process(tmp_path: Path) -> None:
     assert bench.wait_for("fault.effective")
     pids = [bench.pid(name) for name in ("prometheus", "engine", "executor", "sinks")]
     os.kill(runner.pid, signal.SIGKILL)
-    runner.communicate(timeout=ENDS_S)
+    runner.communicate(timeout=10)
     assert _eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), 20)

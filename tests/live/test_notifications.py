@@ -18,7 +18,6 @@ import requests
 from mbp.hooks.table import load
 from tests.conftest import ROOT, tool
 from tests.ports import free_port
-from tests.waits import ENDS_S, START_S
 
 pytestmark = pytest.mark.live
 PROM = ROOT / "mbp" / "ops" / "prom"
@@ -71,7 +70,7 @@ def until(probe: Callable[[], Any], what: str, wait_s: float = 15.0) -> Any:
         try:
             if found := probe():
                 return found
-        except (requests.ConnectionError, requests.Timeout):
+        except requests.ConnectionError:
             pass
         time.sleep(0.05)
     raise AssertionError(f"no {what} within {wait_s:g} s")
@@ -96,13 +95,13 @@ def chain(folder: Path) -> Iterator[dict[str, str]]:
         try:
             running += [subprocess.Popen(each, stdout=log, stderr=log, cwd=ROOT) for each in commands]
             for url in (f"{urls['am']}/-/ready", f"{urls['executor']}/healthz", f"{urls['sinks']}/healthz"):
-                until(lambda url=url: requests.get(url, timeout=1).ok, url, START_S)  # type: ignore[misc]
+                until(lambda url=url: requests.get(url, timeout=1).ok, url)  # type: ignore[misc]
             yield urls
         finally:
             for process in running:
                 process.terminate()
             for process in running:
-                process.wait(ENDS_S)
+                process.wait(10)
 
 
 def shape(value: Any) -> Any:
@@ -124,10 +123,10 @@ def test_a_real_alertmanager_tells_owner_and_executor_with_records(tmp_path: Pat
             rows: list[dict[str, Any]] = requests.get(f"{urls['sinks']}/received", timeout=2).json()["rows"]
             return rows if len(rows) >= count else []
 
-        requests.post(f"{urls['am']}/api/v2/alerts", json=[posted], timeout=10).raise_for_status()
+        requests.post(f"{urls['am']}/api/v2/alerts", json=[posted], timeout=2).raise_for_status()
         until(lambda: received(3), "message")
         ended = {**posted, "endsAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 1))}
-        requests.post(f"{urls['am']}/api/v2/alerts", json=[ended], timeout=10).raise_for_status()
+        requests.post(f"{urls['am']}/api/v2/alerts", json=[ended], timeout=2).raise_for_status()
         rows = until(lambda: received(6), "resolved message")
         execution = until(
             lambda: requests.get(f"{urls['executor']}/v1/executions", timeout=2).json()["rows"], "execution"

@@ -21,7 +21,6 @@ from tests.live.second import platform
 from tests.live.second.platform import RULES, TOKEN, Platform
 from tests.ports import free_port
 from tests.test_your_platform import PAGE, blocks, commands
-from tests.waits import ENDS_S
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +173,7 @@ def test_the_page_can_be_followed(tmp_path: Path) -> None:
         finally:
             for process in background:
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(ENDS_S) == 0
+                assert process.wait(10) == 0
         assert shop.shop.flag is False
     assert [(row["address"], row["payload"]["status"]) for row in _received(folder)] == [
         ("payments", "firing"),

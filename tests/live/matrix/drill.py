@@ -39,7 +39,7 @@ SETTLE_S = 0.3
 STEP_S, STEPS_S = 0.1, 0.8
 
 #: How long a fault is held when nobody kills the run, seconds: long enough for a renewal.
-HOLD_S = 1.5
+HOLD_S = 0.6
 
 INTENDED = "intended"
 APPLYING = "apply under way"
